@@ -1,0 +1,85 @@
+# uxdp: `make demo` and `make test` set up everything they need, on a Debian 12 with python3, make and root.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# What the programs need: headers for XDP sources, libbpf and bpftool to load objects, ip(8) for interfaces.
+PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev bpftool iproute2
+# What only the tests need: another front end than ziglang's clang 22, and a compiler for a libbpf loader.
+TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config
+
+SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
+C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
+
+.PHONY: demo test lint unit hostile privileged differential packaging bench-packaging format dist clean
+.DEFAULT_GOAL := test
+
+demo: $(READY)
+	@examples/demo.sh
+
+test: lint unit hostile privileged differential packaging
+	@echo "all tests passed"
+
+lint: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit --cov=uxdp_bundle --cov-report=term:skip-covered --cov-fail-under=95
+
+hostile: $(READY)
+	$(BIN)/pytest tests/hostile
+
+privileged: $(READY) .venv/.test-packages
+	$(BIN)/pytest tests/privileged
+
+differential: $(READY)
+	$(BIN)/pytest tests/differential
+
+packaging: $(READY)
+	$(BIN)/pytest tests/packaging
+
+bench-differential: $(READY)
+	$(BIN)/pytest tests/differential
+
+packaging: $(READY)
+	$(BIN)/python tests/bench_packaging.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+dist: $(READY)
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf .venv build dist
+
+# $(call install,PACKAGES): install the Debian packages of which one is missing; quick if none is.
+define install
+	@missing=$$(for package in $(1); do \
+		dpkg-query -W -f='$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed || echo $$package; \
+	done); \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "missing packages; run as root: apt-get install" $$missing >&2; exit 1; \
+		fi; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+endef
+
+$(READY): pyproject.toml Makefile
+	$(call install,$(PACKAGES))
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "uxdp needs Python 3.11 or newer")'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,clang]'
+	@touch $@
+
+.venv/.test-packages: Makefile | $(READY)
+	$(call install,$(TEST_PACKAGES))
+	@touch $@

@@ -1,0 +1,7 @@
+"""``python -m uxdp_cc``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,87 @@
+"""The build hook of the native library: its C sources become LLVM bitcode, once for each machine.
+
+Network functions are linked with this bitcode when they are compiled, on the user's machine, by llvmlite; whoever
+installs the wheel needs no compiler. clang comes with PyPI's ziglang, which is a requirement of the build. No header of
+the building machine is read, and no path of it is written: the same sources give the same outputs everywhere.
+
+The bitcode is what clang makes of the C, not optimised: maps' definitions become constants only when it is linked, and
+what was optimised for any map is harder to simplify for one. It names no CPU either; the one that compiles for a user's
+machine decides. The control plane's functions work on maps of any definition, so they are compiled here, to an object
+for any CPU of the machine. In an editable installation the files lie beside the sources and are rebuilt when those are
+newer.
+
+Reference: https://hatch.pypa.io/latest/plugins/build-hook/custom/
+"""
+
+import importlib.util
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MACHINES: Final = ("x86_64", "aarch64")
+NATIVE: Final = Path(__file__).parent / "uxdp_runtime" / "native"
+OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o")
+_FLAGS: Final = (
+    *("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-nostdlibinc"),
+    # Programs of any origin are linked with this; types say nothing about what their pointers point to.
+    *("-fno-strict-aliasing", "-fPIC", "-fomit-frame-pointer"),
+    *("-fno-stack-protector", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
+_UNOPTIMISED: Final = ("-O3", "-Xclang", "-disable-llvm-passes", "-emit-llvm")
+_CPU_ATTRIBUTE: Final = re.compile(r' "(?:target-cpu|target-features|tune-cpu|min-legal-vector-width)"="[^"]*"')
+
+
+class NativeLibraryHook(BuildHookInterface[Any]):
+    """Builds ``uxdp_runtime/native/uxdp-MACHINE.bc`` and ``control-MACHINE.o`` and puts them into the wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build what is out of date, and register the outputs, which git ignores."""
+        for machine in MACHINES:
+            build_native(machine)
+        build_data["artifacts"] += [f"/runtime/uxdp_runtime/native/{name.format(machine='*')}" for name in OUTPUTS]
+
+
+def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, Path]:
+    """Build one machine's bitcode and control object, unless they are newer than all they are made of; return them.
+
+    :param machine: ``x86_64`` or ``aarch64``
+    :param folder: where to put them
+    :raises RuntimeError: there is no ziglang, or clang refuses a source
+    """
+    bitcode, control = (folder / name.format(machine=machine) for name in OUTPUTS)
+    newest = max(source.stat().st_mtime for source in (Path(__file__), *NATIVE.rglob("*.[ch]")))
+    target = ("-target", f"{machine}-unknown-linux-gnu")
+    if not bitcode.exists() or bitcode.stat().st_mtime < newest:
+        text = _clang(*target, *_FLAGS, *_UNOPTIMISED, "-S", "uxdp.c", "-o", "-")
+        neutral = _CPU_ATTRIBUTE.sub("", text.decode())
+        _replace(bitcode, _clang(*target, "-x", "ir", *_UNOPTIMISED, "-c", "-", "-o", "-", stdin=neutral.encode()))
+    if not control.exists() or control.stat().st_mtime < newest:
+        _replace(control, _clang(*target, *_FLAGS, "-O2", "-c", "control.c", "-o", "-"))
+    return bitcode, control
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file at once: another build, or a reader, may be at it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(data)
+    partial = Path(file.name)
+    partial.chmod(0o644)
+    partial.replace(path)
+
+
+def _clang(*arguments: str, stdin: bytes | None = None) -> bytes:
+    found = importlib.util.find_spec("ziglang")
+    if found is None or found.origin is None:
+        raise RuntimeError("the native library is compiled with ziglang, which is not installed: pip install ziglang")
+    zig = Path(found.origin).parent
+    command = [str(zig / "zig"), "clang", "-resource-dir", str(zig / "lib"), *arguments]
+    run = subprocess.run(command, cwd=NATIVE, input=stdin, capture_output=True)
+    if run.returncode:
+        raise RuntimeError(f"clang refuses the native library:\n{run.stderr.decode(errors='replace')}")
+    return run.stdout

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The ABI between compiled network functions, the native library and the runtime.
+ *
+ * Everything in native/ is compiled to LLVM bitcode once, when the wheel is built, and linked with
+ * a network function's IR when that is compiled. There, each map is a constant struct uxdp_map, so
+ * that whatever depends on a definition folds away, and helper calls are direct calls that inline.
+ *
+ * Whose memory is whose:
+ * - a frame's bytes and its struct uxdp_frame belong to the port and are lent for one burst;
+ * - a store is the memory of one map: position-independent, offsets and no pointers inside,
+ * allocated and zeroed by the runtime, shared by all workers and by the control plane;
+ * - struct uxdp_worker belongs to one worker thread. A module is loaded once per worker, so symbols
+ *   that the loader resolves (uxdp_worker, cpu_store) can differ between workers without a lookup.
+ *
+ * Shared words are accessed with __atomic builtins. Python declares these structs once more, in
+ * uxdp_runtime/abi.py; a test compares sizes and offsets.
+ */
+#ifndef UXDP_ABI_H
+#define UXDP_ABI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int32_t s32;
+typedef int64_t s64;
+
+#define UXDP_INLINE static inline __attribute__((always_inline))
+/* A helper is found by the compiler by its name: uxdp_helper_ and the kernel's name without bpf_.
+ */
+#define UXDP_HELPER __attribute__((always_inline))
+/* Of the control plane only: not fast, but quickly compiled. */
+#ifdef __clang__
+#define UXDP_SMALL __attribute__((minsize))
+#else
+#define UXDP_SMALL
+#endif
+/* Called from the runtime through ctypes, on any kind of map. */
+#define UXDP_CONTROL UXDP_SMALL __attribute__((noinline))
+
+#define UXDP_HEADROOM 256u	 /* XDP_PACKET_HEADROOM, include/uapi/linux/bpf.h */
+#define UXDP_TAIL_CALL_LIMIT 33u /* MAX_TAIL_CALL_CNT, include/linux/bpf.h */
+
+/* The native xdp_md (see uxdp_bundle/shim.py) and what helpers keep behind it. One cache line and a
+ * half. */
+struct uxdp_frame {
+	u64 data; /* pointers, as in struct xdp_buff */
+	u64 data_end;
+	u64 data_meta;
+	u32 ingress_ifindex;
+	u32 rx_queue_index;
+	u32 egress_ifindex;
+	u32 verdict; /* enum xdp_action, or what else the program returned */
+	/* Not visible to programs: */
+	u64 hard_start;	   /* first byte of the buffer: headroom begins here */
+	u64 limit;	   /* end of the buffer: tailroom ends here */
+	u32 redirect_kind; /* enum uxdp_redirect */
+	u32 redirect_map;  /* struct uxdp_map.id, if by map */
+	u64 redirect_flags;
+	u64 redirect_target; /* ifindex, or the map's value (devmap: ifindex; cpumap: cpu; xskmap:
+				key) */
+	u32 redirect_key;
+	u32 tail_calls; /* left to make */
+};
+
+enum uxdp_redirect {
+	UXDP_REDIRECT_NONE = 0,
+	UXDP_REDIRECT_IFINDEX = 1, /* bpf_redirect */
+	UXDP_REDIRECT_MAP = 2,	   /* bpf_redirect_map */
+};
+
+/* A map's definition. In a compiled network function it is a constant global. */
+struct uxdp_map {
+	u32 kind;	/* enum bpf_map_type */
+	u32 key_size;	/* bytes */
+	u32 value_size; /* bytes */
+	u32 max_entries;
+	u32 flags;    /* BPF_F_* of the definition */
+	u32 id;	      /* index of the map in the bundle's manifest */
+	u32 num_cpus; /* workers: slots of per-CPU maps */
+	u32 zero;
+	void *store;	 /* the map's memory; page-aligned */
+	void *cpu_store; /* this worker's part of it: store + uxdp_store_cpu_offset(map, worker) */
+};
+
+struct uxdp_worker {
+	u32 cpu; /* bpf_get_smp_processor_id(), and the slot in per-CPU maps */
+	u32 num_cpus;
+	u64 prng[4];		  /* state of bpf_get_prandom_u32; seeded by the runtime */
+	u64 now_ns;		  /* if not 0: what all clocks return, for reproducible runs */
+	u64 jiffies_hz;		  /* CONFIG_HZ of the running kernel */
+	u64 trace_fd;		  /* bpf_trace_printk writes there; -1: nowhere */
+	struct uxdp_frame *frame; /* the one at hand, for helpers that are not told the context */
+	/* How to tell the time from the CPU's counter, see clock.h; zero at first. */
+	u64 clock_fresh; /* clock_ticks and clock_ns are of this burst */
+	u64 clock_ticks;
+	u64 clock_ns;
+	u64 clock_rate; /* ns per tick, times 2^32; 0: not known */
+	u64 clock_base_ticks;
+	u64 clock_base_ns;
+	u64 clock_last; /* what was told last: it never goes back */
+};
+
+/* Tests with several threads in one module define this as __thread. */
+#ifndef UXDP_WORKER_STORAGE
+#define UXDP_WORKER_STORAGE
+#endif
+
+extern UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
+
+/* --- data plane: what the compiler calls in a network function's place
+ * -------------------------------------------- */
+
+/* The program itself; the compiler defines it as a call of the entry that was asked for. */
+u32 uxdp_program(struct uxdp_frame *frame);
+
+/* Run the program on n frames; fills in verdict and redirect_*. */
+void uxdp_run(struct uxdp_frame *frames, u32 n);
+
+/*
+ * Where a tail call leads: the number of a program (what the map's store has, minus 1), or -ENOENT
+ * if it fails and the program continues.
+ */
+s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
+
+/*
+ * For batches: fetch the first cache line that a lookup of this key reads, and one step later the
+ * one to which that leads. Neither changes anything.
+ */
+void uxdp_prefetch(const struct uxdp_map *map, const void *key);
+void uxdp_prefetch_element(const struct uxdp_map *map, const void *key);
+
+/* --- control plane: on any map, from any thread; 0 or a count, or -errno as bpf(2) returns it
+ * ------------------------ */
+
+/* Bytes of the map's store for num_cpus workers, or 0 if the definition is not valid (the kernel:
+ * -EINVAL, -E2BIG). */
+u64 uxdp_store_bytes(const struct uxdp_map *map);
+u64 uxdp_store_cpu_offset(const struct uxdp_map *map, u32 cpu);
+/* Prepare zeroed memory. */
+s64 uxdp_store_init(const struct uxdp_map *map);
+
+/* value: value_size bytes; for per-CPU maps num_cpus times value_size rounded up to 8, as bpf(2)
+ * has it. */
+s64 uxdp_map_lookup(const struct uxdp_map *map, const void *key, void *value);
+s64 uxdp_map_update(const struct uxdp_map *map, const void *key, const void *value, u64 flags);
+s64 uxdp_map_delete(const struct uxdp_map *map, const void *key);
+/* key NULL: the first; -ENOENT behind the last. */
+s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, void *next);
+/*
+ * Take submitted records out of a RINGBUF. Each is written to the buffer as its length (u32), a
+ * zero (u32) and its bytes, filled up with zeros to a multiple of 8. The bytes written, 0 if there
+ * is nothing; -ENOSPC if not even the first record fits. One thread at a time.
+ */
+s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The system's clocks; clock_gettime is one of the few C library functions that the loader
+ * resolves.
+ *
+ * bpf_ktime_get_ns reads the clock once in a burst, and from there on counts the CPU's ticks, which
+ * takes a third of the time. The rate is that of the last second, at first of at least a
+ * millisecond; it matters for some microseconds at a time, so its error does not. Only on x86,
+ * whose counter runs at one rate on all CPUs wherever Linux uses it for its own clock.
+ */
+#ifndef UXDP_CLOCK_H
+#define UXDP_CLOCK_H
+
+#include "memory.h"
+
+#define NSEC_PER_SEC 1000000000ull
+#define CLOCK_MEASURE_NS 1000000ull
+#define CLOCK_READ_TICKS 2000	   /* half a microsecond; reading the clock takes 100 */
+#define CLOCK_MAX_TICKS (1u << 24) /* some milliseconds; a burst takes microseconds */
+
+/* include/uapi/linux/time.h */
+enum {
+	CLOCK_MONOTONIC = 1,
+	CLOCK_MONOTONIC_COARSE = 6,
+	CLOCK_BOOTTIME = 7,
+	CLOCK_TAI = 11,
+};
+
+/* struct timespec of 64-bit machines */
+struct uxdp_timespec {
+	s64 tv_sec;
+	s64 tv_nsec;
+};
+
+extern int clock_gettime(s32 clock, struct uxdp_timespec *time);
+
+UXDP_INLINE u64 clock_ns(s32 clock)
+{
+	struct uxdp_timespec now = {0};
+
+	clock_gettime(clock, &now);
+	return (u64)now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+}
+
+UXDP_INLINE u64 worker_clock_ns(s32 clock)
+{
+	u64 fixed = uxdp_worker.now_ns;
+
+	return unlikely(fixed) ? fixed : clock_ns(clock);
+}
+
+#if defined(__x86_64__)
+
+/*
+ * Read clock and counter at the same time. If that took long, because somebody else ran in between,
+ * nothing is concluded from it.
+ */
+UXDP_COLD u64 clock_refresh(void)
+{
+	struct uxdp_worker *worker = &uxdp_worker;
+	u64 ticks = __builtin_ia32_rdtsc();
+	u64 now = clock_ns(CLOCK_MONOTONIC);
+	u64 passed = now - worker->clock_base_ns;
+
+	worker->clock_fresh = 0;
+	if (__builtin_ia32_rdtsc() - ticks > CLOCK_READ_TICKS)
+		return now;
+	if (!worker->clock_base_ns || ticks <= worker->clock_base_ticks) {
+		worker->clock_rate = 0;
+		passed = NSEC_PER_SEC;
+	} else if (passed > (worker->clock_rate ? NSEC_PER_SEC : CLOCK_MEASURE_NS)) {
+		/* After a longer pause it is measured anew. */
+		u64 scaled = passed < 4 * NSEC_PER_SEC ? passed << 32 : 0;
+
+		worker->clock_rate = scaled / (ticks - worker->clock_base_ticks);
+	}
+	if (passed >= NSEC_PER_SEC) {
+		worker->clock_base_ticks = ticks;
+		worker->clock_base_ns = now;
+	}
+	worker->clock_ticks = ticks;
+	worker->clock_ns = now;
+	worker->clock_fresh = worker->clock_rate != 0;
+	return now;
+}
+#endif
+
+/* CLOCK_MONOTONIC for a program. */
+UXDP_INLINE u64 worker_time_ns(void)
+{
+#if defined(__x86_64__)
+	struct uxdp_worker *worker = &uxdp_worker;
+	u64 now, ticks;
+
+	if (unlikely(worker->now_ns))
+		return worker->now_ns;
+	ticks = __builtin_ia32_rdtsc() - worker->clock_ticks;
+	if (likely(worker->clock_fresh && ticks < CLOCK_MAX_TICKS))
+		now = worker->clock_ns + (ticks * worker->clock_rate >> 32);
+	else
+		now = clock_refresh();
+	now = now > worker->clock_last ? now : worker->clock_last;
+	worker->clock_last = now;
+	return now;
+#else
+	return worker_clock_ns(CLOCK_MONOTONIC);
+#endif
+}
+
+#endif

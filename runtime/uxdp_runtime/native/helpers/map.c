@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * bpf_map_lookup_elem and its like, for every kind of map that programs may use them on. The
+ * definition is a constant where these are inlined, so nothing is left of the other kinds.
+ */
+#include "../maps/array.h"
+#include "../maps/hash_update.h"
+#include "../maps/lpm_update.h"
+#include "../maps/redirect.h"
+
+UXDP_INLINE struct hash_writer worker_writer(const struct uxdp_map *map)
+{
+	return (struct hash_writer){.cpu = uxdp_worker.cpu, .all = false, .part = map->cpu_store};
+}
+
+UXDP_HELPER void *uxdp_helper_map_lookup_elem(const struct uxdp_map *map, const void *key)
+{
+	if (map_is_hash(map))
+		return hash_lookup(map, key);
+	switch (map->kind) {
+	case BPF_MAP_TYPE_ARRAY:
+		return array_lookup(map, map->store, key);
+	case BPF_MAP_TYPE_PERCPU_ARRAY:
+		return array_lookup(map, map->cpu_store, key);
+	case BPF_MAP_TYPE_LPM_TRIE:
+		return lpm_lookup(map, key);
+	case BPF_MAP_TYPE_DEVMAP:
+	case BPF_MAP_TYPE_CPUMAP:
+	case BPF_MAP_TYPE_XSKMAP:
+		return redirect_lookup(map, load_u32(key));
+	default:
+		return NULL;
+	}
+}
+
+UXDP_HELPER s64 uxdp_helper_map_update_elem(const struct uxdp_map *map, const void *key,
+					    const void *value, u64 flags)
+{
+	if (map_is_hash(map)) {
+		struct hash_writer writer = worker_writer(map);
+
+		return hash_update(map, &writer, key, value, flags);
+	}
+	switch (map->kind) {
+	case BPF_MAP_TYPE_ARRAY:
+		return array_update(map, map->store, key, value, flags);
+	case BPF_MAP_TYPE_PERCPU_ARRAY:
+		return array_update(map, map->cpu_store, key, value, flags);
+	case BPF_MAP_TYPE_LPM_TRIE:
+		return lpm_update(map, key, value, flags);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+UXDP_HELPER s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const void *key)
+{
+	if (map_is_hash(map)) {
+		struct hash_writer writer = worker_writer(map);
+
+		return hash_delete(map, &writer, key);
+	}
+	switch (map->kind) {
+	case BPF_MAP_TYPE_LPM_TRIE:
+		return lpm_delete(map, key);
+	case BPF_MAP_TYPE_ARRAY:
+	case BPF_MAP_TYPE_PERCPU_ARRAY:
+		return -EINVAL;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+UXDP_HELPER void uxdp_prefetch(const struct uxdp_map *map, const void *key)
+{
+	if (map_is_hash(map)) {
+		__builtin_prefetch(hash_bucket(map, hash_key(map, key).home));
+	} else if (map->kind == BPF_MAP_TYPE_LPM_TRIE) {
+		struct lpm_key wanted = lpm_key(map, key);
+
+		__builtin_prefetch(lpm_root(map, lpm_root_index(map, &wanted)));
+	} else if (map->kind == BPF_MAP_TYPE_ARRAY || map->kind == BPF_MAP_TYPE_PERCPU_ARRAY) {
+		void *part = map->kind == BPF_MAP_TYPE_ARRAY ? map->store : map->cpu_store;
+
+		__builtin_prefetch(array_lookup(map, part, key));
+	}
+}
+
+UXDP_HELPER void uxdp_prefetch_element(const struct uxdp_map *map, const void *key)
+{
+	if (map_is_hash(map)) {
+		struct hash hash = hash_key(map, key);
+		const struct hash_bucket *bucket = hash_bucket(map, hash.home);
+		u32 overflow, mask = bucket_match(bucket, hash.tag, &overflow);
+		u32 element =
+		    mask ? __atomic_load_n(&bucket->element[__builtin_ctz(mask)], __ATOMIC_RELAXED)
+			 : 0;
+
+		if (!element)
+			return;
+		__builtin_prefetch(hash_is_lru(map)
+				       ? (void *)lru_node(map, element - 1)
+				       : (void *)hash_key_of(map, map->cpu_store, element - 1));
+		if (map->kind == BPF_MAP_TYPE_LRU_PERCPU_HASH)
+			__builtin_prefetch(hash_value_of(map, map->cpu_store, element - 1));
+	} else if (map->kind == BPF_MAP_TYPE_LPM_TRIE) {
+		struct lpm_key wanted = lpm_key(map, key);
+		u32 child = lpm_load(&lpm_root(map, lpm_root_index(map, &wanted))->child);
+
+		if (child & LPM_LEAF) {
+			__builtin_prefetch(lpm_element(map, (child & ~LPM_LEAF) - 1));
+		} else if (child) {
+			__builtin_prefetch(lpm_node(map, child - 1)->child);
+			__builtin_prefetch(&lpm_node(map, child - 1)->prefixes);
+		}
+	}
+}

@@ -1,0 +1,77 @@
+"""The child process that runs LLVM on IR: started by lowering, confined before it reads a byte of IR.
+
+    argv: the folders that hold uxdp_bundle and llvmlite
+    stdin: u32 length of a JSON request, the request, the bitcode modules one after the other
+    stdout: u32 length of a JSON reply, the reply, the object, the IR (only if the request says "prepare")
+
+LLVM reports fatal errors by ending the process and on stderr; the parent makes a LoweringError of that.
+"""
+
+import json
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+MEMORY_BYTES = 2 << 30
+CPU_SECONDS = 10
+
+
+def main() -> None:
+    """Answer one request."""
+    sys.path += sys.argv[1:]  # last, so that they shadow nothing
+    import llvmlite.binding as llvm
+
+    from uxdp_bundle import ir_rules, portable_ir, sandbox
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    sandbox.confine(memory_bytes=MEMORY_BYTES, cpu_seconds=CPU_SECONDS)
+    data = sys.stdin.buffer.read()
+    (length,) = struct.unpack_from("<I", data)
+    request = json.loads(data[4 : 4 + length])
+    reply, lowered, ir = _lower(llvm, ir_rules, portable_ir.portable, request, data[4 + length :])
+    reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
+    reply["lengths"] = [len(lowered), len(ir)]
+    encoded = json.dumps(reply).encode()
+    sys.stdout.buffer.write(struct.pack("<I", len(encoded)) + encoded + lowered + ir)
+    sys.stdout.buffer.flush()
+
+
+def _lower(
+    llvm: Any, rules: Any, portable: Callable[[str], str], request: dict[str, Any], data: bytes
+) -> tuple[dict[str, Any], bytes, bytes]:
+    modules = []
+    position = 0
+    for length in request["inputs"]:
+        try:
+            modules.append(llvm.parse_bitcode(data[position : position + length]))
+        except RuntimeError as error:
+            return {"refused": {"kind": "bitcode", "message": f"not LLVM bitcode: {error}"}}, b"", b""
+        position += length
+    module, *others = modules
+    try:
+        for other in others:
+            module.link_in(other)
+    except RuntimeError as error:
+        return {"refused": {"kind": "link", "message": str(error)}}, b"", b""
+    ir = b""
+    if request["prepare"]:
+        module = llvm.parse_assembly(portable(str(module)))
+        ir = module.as_bitcode()
+        module = llvm.parse_bitcode(ir)  # what is lowered is what whoever binds will read
+    try:
+        module.verify()
+    except RuntimeError as error:
+        return {"refused": {"kind": "invalid", "message": f"the IR is not valid: {error}"}}, b"", b""
+    violation = rules.find_violation(module)
+    if violation is not None:
+        return {"refused": {"kind": violation.kind, "message": violation.message}}, b"", b""
+    machine = llvm.Target.from_triple("bpfel").create_target_machine(
+        cpu=request["cpu"], features=request["features"], opt=request["optimisation"]
+    )
+    return {}, machine.emit_object(module), ir
+
+
+if __name__ == "__main__":
+    main()
