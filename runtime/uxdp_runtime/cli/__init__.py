@@ -1,0 +1,5 @@
+"""The ``uxdp`` command."""
+
+from .group import main
+
+__all__ = ["main"]
