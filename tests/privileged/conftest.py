@@ -1,0 +1,120 @@
+"""What every test in this folder needs: a kernel that loads programs, a place to pin them, and the examples."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.privileged.bpftool_run import Load, Program, with_constants
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _mount_bpffs(path: Path) -> None:
+    subprocess.run(["mount", "-t", "bpf", "bpffs", str(path)], check=True, capture_output=True, text=True)
+
+
+def _unmount(path: Path) -> None:
+    subprocess.run(["umount", str(path)], check=True, capture_output=True, text=True)
+
+
+def _why_not(scratch: Path) -> str:
+    """Say what is missing and what to do about it; empty if programs can be loaded here."""
+    if os.geteuid() != 0:
+        return "loading programs needs root: run as root, or `sudo make test`"
+    if shutil.which("bpftool") is None:
+        return "bpftool is not installed: apt-get install bpftool"
+    try:
+        _mount_bpffs(scratch)
+    except subprocess.CalledProcessError as error:
+        return f"no bpffs can be mounted here ({error.stderr.strip()}): run outside of a restricted container"
+    try:
+        command = ["bpftool", "map", "create", str(scratch / "probe"), "type", "array"]
+        command += ["key", "4", "value", "4", "entries", "1", "name", "probe"]
+        probe = subprocess.run(command, check=False, capture_output=True, text=True)
+    finally:
+        _unmount(scratch)
+    if probe.returncode != 0:
+        return f"bpf(2) is refused here ({probe.stderr.strip()}): run with CAP_BPF and CAP_NET_ADMIN"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip unless this kernel loads programs for us; fail instead if UXDP_REQUIRE lists ``kernel``."""
+    reason = _why_not(tmp_path_factory.mktemp("probe"))
+    if not reason:
+        return
+    if "kernel" in os.environ.get("UXDP_REQUIRE", "").split(","):
+        pytest.fail(f"UXDP_REQUIRE=kernel: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def bpffs(kernel: None, tmp_path: Path) -> Iterator[Path]:
+    """A bpffs of the test's own, gone with all that is pinned in it when the test ends."""
+    path = tmp_path / "bpffs"
+    path.mkdir()
+    _mount_bpffs(path)
+    try:
+        yield path
+    finally:
+        _unmount(path)
+
+
+def build_object(source: Path, out: Path) -> None:
+    """Compile one example the way the README says."""
+    import ziglang
+
+    headers = Path(next(iter(ziglang.__path__))) / "lib" / "include"
+    command = [sys.executable, "-m", "ziglang", "clang", "-target", "bpf", "-O2", "-g", "-mcpu=v3"]
+    command += ["-Wall", "-Wextra", "-Werror", f"-I/usr/include/{os.uname().machine}-linux-gnu"]
+    command += ["-isystem", str(headers), "-c", str(source), "-o", str(out)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, tuple[tuple[str, str], ...]], Path]:
+    """Compile an example once, optionally with some of its #defines changed."""
+    folder = tmp_path_factory.mktemp("objects")
+    done: dict[tuple[str, tuple[tuple[str, str], ...]], Path] = {}
+
+    def build(name: str, edits: tuple[tuple[str, str], ...] = ()) -> Path:
+        if (name, edits) not in done:
+            text = (EXAMPLES / name / f"{name}.c").read_text()
+            for before, after in edits:
+                assert before in text
+                text = text.replace(before, after)
+            here = folder / str(len(done))
+            here.mkdir()
+            (here / f"{name}.c").write_text(text)
+            done[name, edits] = here / f"{name}.uxdp"
+            build_object(here / f"{name}.c", done[name, edits])
+        return done[name, edits]
+
+    return build
+
+
+@pytest.fixture
+def load(bpffs: Path, tmp_path: Path, built: Callable[..., Path]) -> Load:
+    """Load a freshly made program, optionally with other constants."""
+
+    def load_program(name: str, *, edits: tuple[tuple[str, str], ...] = (), **constants: bytes) -> Program:
+        obj = tmp_path / f"{name}.uxdp"
+        obj.write_bytes(with_constants(built(name, edits).read_bytes(), constants))
+        return Program(obj, bpffs / name, tmp_path)
+
+    return load_program
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Keep the frames of one test on one CPU, so that its copy of a per-CPU map holds everything."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
