@@ -1,0 +1,71 @@
+"""The structs of native/abi.h, once more in Python; a test holds sizes and offsets against the C header."""
+
+import ctypes
+from typing import Final
+
+HEADROOM: Final = 256  # UXDP_HEADROOM: XDP_PACKET_HEADROOM, include/uapi/linux/bpf.h
+TAIL_CALL_LIMIT: Final = 33  # UXDP_TAIL_CALL_LIMIT: MAX_TAIL_CALL_CNT, include/linux/bpf.h
+
+REDIRECT_NONE: Final = 0
+REDIRECT_IFINDEX: Final = 1
+REDIRECT_MAP: Final = 2
+
+
+class Frame(ctypes.Structure):
+    """``struct uxdp_frame``: the native xdp_md of one frame, and what helpers keep behind it."""
+
+    _fields_ = (
+        ("data", ctypes.c_uint64),
+        ("data_end", ctypes.c_uint64),
+        ("data_meta", ctypes.c_uint64),
+        ("ingress_ifindex", ctypes.c_uint32),
+        ("rx_queue_index", ctypes.c_uint32),
+        ("egress_ifindex", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("hard_start", ctypes.c_uint64),
+        ("limit", ctypes.c_uint64),
+        ("redirect_kind", ctypes.c_uint32),
+        ("redirect_map", ctypes.c_uint32),
+        ("redirect_flags", ctypes.c_uint64),
+        ("redirect_target", ctypes.c_uint64),
+        ("redirect_key", ctypes.c_uint32),
+        ("tail_calls", ctypes.c_uint32),
+    )
+
+
+class Map(ctypes.Structure):
+    """``struct uxdp_map``: a map's definition and where its memory is."""
+
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("num_cpus", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+        ("store", ctypes.c_uint64),
+        ("cpu_store", ctypes.c_uint64),
+    )
+
+
+class Worker(ctypes.Structure):
+    """``struct uxdp_worker``: what belongs to one worker thread."""
+
+    _fields_ = (
+        ("cpu", ctypes.c_uint32),
+        ("num_cpus", ctypes.c_uint32),
+        ("prng", ctypes.c_uint64 * 4),
+        ("now_ns", ctypes.c_uint64),
+        ("jiffies_hz", ctypes.c_uint64),
+        ("trace_fd", ctypes.c_uint64),
+        ("frame", ctypes.c_uint64),
+        ("clock_fresh", ctypes.c_uint64),
+        ("clock_ticks", ctypes.c_uint64),
+        ("clock_ns", ctypes.c_uint64),
+        ("clock_rate", ctypes.c_uint64),
+        ("clock_base_ticks", ctypes.c_uint64),
+        ("clock_base_ns", ctypes.c_uint64),
+        ("clock_last", ctypes.c_uint64),
+    )

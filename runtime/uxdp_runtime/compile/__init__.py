@@ -1,0 +1,1 @@
+"""Compile bound and verified bundles to native code."""

@@ -1,0 +1,273 @@
+"""Turn calls of BPF helpers in IR into calls of native functions.
+
+A helper call is a call of the constant address N: ``call i64 inttoptr (i64 2 to ptr)(ptr @map, …)``. The helper's
+native implementation is a C function ``uxdp_helper_NAME`` whose parameters are u64 or pointers. Sources declare helpers
+with their own types (int, long, pointers to anything), so every distinct way to call gets a small forwarder that
+converts as BPF's registers would: integers are zero-extended to 64 bits, results truncated. Forwarders inline away.
+
+A tail call does not return if it succeeds. So it becomes a branch: look the target up; if there is one, call it and
+return what it returns; else go on behind the call with the error.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from uxdp_bundle.helpers import helper_name
+
+from .ir_text import Function, Module, closing, result_of, split_arguments
+
+PREFIX: Final = "uxdp_helper_"
+TAIL_CALL: Final = "bpf_tail_call"
+_CALL: Final = re.compile(
+    r"^(?P<lead>.*?)(?:(?:tail|musttail|notail) )?call (?P<attributes>(?:[a-z_]+(?:\([^)]*\))? )*?)"
+    r"(?P<type>void|ptr|i\d+) inttoptr \(i64 (?P<helper>\d+) to ptr\)\("
+)
+_HEADER: Final = re.compile(r"\b(?P<result>ptr|i\d+) @(?:\"[^\"]*\"|[-\w$.]+)\((?P<parameters>.*?)\)[^()]*(?:\(.*)?\{$")
+# Which argument of a helper is a callback, and the type by which native code calls it.
+_CALLBACKS: Final = {"bpf_loop": (1, "i64 (i64, ptr)")}
+_SIGNATURE: Final = re.compile(r"^(?P<result>void|ptr|i\d+) \((?P<parameters>.*)\)$")
+
+
+class UnsupportedCallError(Exception):
+    """A call that has no native implementation; ``function`` says where, ``name`` what."""
+
+    def __init__(self, name: str, reason: str, function: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+        self.function = function
+
+
+@dataclass(slots=True)
+class _Forwarders:
+    """The forwarders made so far, by (helper, result type, argument types)."""
+
+    native: Mapping[str, str]
+    texts: dict[tuple[str, str, tuple[str, ...]], tuple[str, str]] = field(default_factory=dict)
+
+    def name_for(self, helper: str, result: str, arguments: tuple[str, ...], where: str) -> str:
+        key = (helper, result, arguments)
+        if key not in self.texts:
+            target = PREFIX + helper.removeprefix("bpf_")
+            signature = self.native.get(target)
+            if signature is None:
+                raise UnsupportedCallError(helper, "no native implementation", where)
+            name = f"uxdp.call.{helper.removeprefix('bpf_')}.{len(self.texts)}"
+            self.texts[key] = (name, _forwarder(name, target, signature, result, arguments))
+        return self.texts[key][0]
+
+
+@dataclass(slots=True)
+class _Adapters:
+    """Functions with the type that native code calls callbacks by, around the program's own.
+
+    A call by another type than a function's cannot be inlined, and LLVM may take it for undefined.
+    """
+
+    functions: Mapping[str, Function]
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def adapted(self, operand: str, wanted: str) -> str:
+        """Return the operand that stands for a callback: an adapter's if it names a function."""
+        name = operand.removeprefix("ptr @")
+        function = self.functions.get(name)
+        if name == operand or function is None:
+            return operand
+        adapter = f"uxdp.callback.{name.strip(chr(34))}"
+        if adapter not in self.texts:
+            self.texts[adapter] = _adapter(adapter, function, wanted)
+        return f'ptr @"{adapter}"'
+
+
+def _adapter(adapter: str, function: Function, wanted: str) -> str:
+    match = _SIGNATURE.match(wanted)
+    header = _HEADER.search(function.header)
+    assert match is not None  # noqa: S101  # a constant of this module
+    assert header is not None  # noqa: S101  # every definition has a result type
+    given = split_arguments(match["parameters"])
+    own = [piece.split(" ", 1)[0] for piece in split_arguments(header["parameters"])]
+    lines: list[str] = []
+    passed: list[str] = []
+    for number, kind in enumerate(own):
+        value, code = _converted(f"%a{number}", given[number], kind)
+        lines += code
+        passed.append(f"{kind} {value}")
+    lines.append(f"  %r = call {header['result']} @{function.name}({', '.join(passed)})")
+    value, code = _converted("%r", header["result"], match["result"])
+    lines += [*code, f"  ret {match['result']} {value}"]
+    heads = ", ".join(f"{kind} %a{number}" for number, kind in enumerate(given))
+    return f'define internal {match["result"]} @"{adapter}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
+
+
+def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str]) -> None:
+    """Replace every helper call in ``module``.
+
+    :param native: the native functions' types by name, such as ``{"uxdp_helper_redirect": "i64 (i64, i64)"}``
+    :param entries: the programs of the object in the order of their numbers, which tail calls lead to
+    :raises UnsupportedCallError: a helper without native implementation, or a tail call that cannot be expressed
+    """
+    forwarders = _Forwarders(native)
+    adapters = _Adapters({function.name: function for function in module.functions})
+    tail_calls = 0
+    for function in module.functions:
+        lines: list[str] = []
+        block = ""
+        renamed: dict[str, str] = {}
+        for line in function.lines:
+            label = re.match(r'^(?P<name>"[^"]*"|[-\w$.]+):', line)
+            if label is not None:
+                block = f"%{label['name']}"
+            match = _CALL.match(line)
+            if match is None:
+                lines.append(line)
+                continue
+            start = match.end() - 1
+            end = closing(line, start)
+            arguments = split_arguments(line[start + 1 : end])
+            types = tuple(argument.split(" ", 1)[0] for argument in arguments)
+            operands = [
+                f"{kind} {argument.rsplit(' ', 1)[-1] if not argument.endswith(')') else _constant(argument)}"
+                for kind, argument in zip(types, arguments, strict=True)
+            ]
+            helper = helper_name(int(match["helper"]))
+            if helper == TAIL_CALL:
+                lines += _tail_call(function, line, operands, tail_calls)
+                renamed[block] = block = f'%"uxdp.tail.next.{tail_calls}"'
+                tail_calls += 1
+                continue
+            if helper in _CALLBACKS:
+                position, callback_type = _CALLBACKS[helper]
+                operands[position] = adapters.adapted(operands[position], callback_type)
+            name = forwarders.name_for(helper, match["type"], types, function.name)
+            lines.append(f'{match["lead"]}call {match["type"]} @"{name}"({", ".join(operands)})')
+        function.lines = [_renamed_edges(line, renamed) for line in lines] if renamed else lines
+    module.items += [text for _name, text in forwarders.texts.values()]
+    module.items += adapters.texts.values()
+    used = sorted({key[0] for key in forwarders.texts})
+    module.items += [_declare(PREFIX + helper.removeprefix("bpf_"), native) for helper in used]
+    if tail_calls:
+        module.items.append(_declare("uxdp_tail_target", native))
+        module.items.append(_dispatcher(entries))
+
+
+def _constant(argument: str) -> str:
+    """Return a constant expression argument without its type and attributes: ``getelementptr (...)``."""
+    match = re.search(r"(?:getelementptr|inttoptr|ptrtoint|bitcast|trunc|zext|add|sub)\b[^()]*\(.*\)$", argument)
+    return match[0] if match is not None else argument.rsplit(" ", 1)[-1]
+
+
+def _renamed_edges(line: str, renamed: dict[str, str]) -> str:
+    """Let phis name the block in which an edge now begins; chains end at the last part of a split block."""
+    if " = phi " not in line:
+        return line
+
+    def last(match: re.Match[str]) -> str:
+        label = match[1]
+        while label in renamed:
+            label = renamed[label]
+        return f", {label} ]"
+
+    return re.sub(r', (%"[^"]*"|%[-\w$.]+) \]', last, line)
+
+
+def _tail_call(function: Function, line: str, operands: list[str], number: int) -> list[str]:
+    """Return the lines that stand for one tail call; the block goes on under a new label."""
+    result_match = re.search(r"\b(void|i\d+) @", function.header)
+    result = result_match[1] if result_match is not None else ""
+    if result not in ("void", "i32", "i64"):
+        raise UnsupportedCallError(
+            TAIL_CALL, f"in a function that returns {result or 'something unknown'}", function.name
+        )
+    defined = result_of(line)
+    target, verdict, taken = (f'%"uxdp.tail.{part}.{number}"' for part in ("target", "verdict", "taken"))
+    context, table, index = operands
+    lines = []
+    if not index.startswith("i64 "):
+        wide = f'%"uxdp.tail.index.{number}"'
+        lines.append(f"  {wide} = zext {index} to i64")
+        index = f"i64 {wide}"
+    lines += [
+        f"  {target} = call i64 @uxdp_tail_target({context}, {table}, {index})",
+        f"  {taken} = icmp sge i64 {target}, 0",
+        f'  br i1 {taken}, label %"uxdp.tail.call.{number}", label %"uxdp.tail.next.{number}"',
+        f'"uxdp.tail.call.{number}":',
+        f"  {verdict} = call i32 @uxdp.tail.dispatch({context}, i64 {target})",
+    ]
+    if result == "void":
+        lines.append("  ret void")
+    elif result == "i32":
+        lines.append(f"  ret i32 {verdict}")
+    else:
+        lines += [f'  %"uxdp.tail.wide.{number}" = zext i32 {verdict} to i64', f'  ret i64 %"uxdp.tail.wide.{number}"']
+    lines.append(f'"uxdp.tail.next.{number}":')
+    if defined is not None:
+        kind = line.partition("call ")[2].partition(" ")[0]
+        lines.append(
+            f"  {defined[0]} = {'trunc' if kind == 'i32' else 'add'} i64 {target}"
+            + (" to i32" if kind == "i32" else ", 0")
+        )
+    return lines
+
+
+def _dispatcher(entries: list[str]) -> str:
+    """Return the function that runs the program of a number."""
+    cases = "\n".join(f"    i64 {number}, label %p{number}" for number in range(len(entries)))
+    blocks = "\n".join(
+        f"p{number}:\n  %r{number} = call i32 @{name}(ptr %context)\n  ret i32 %r{number}"
+        for number, name in enumerate(entries)
+    )
+    return (
+        "define internal i32 @uxdp.tail.dispatch(ptr %context, i64 %number) noinline {\n"
+        f"  switch i64 %number, label %none [\n{cases}\n  ]\n{blocks}\nnone:\n  ret i32 0\n}}"
+    )
+
+
+def _declare(name: str, native: Mapping[str, str]) -> str:
+    signature = _SIGNATURE.match(native[name])
+    assert signature is not None  # noqa: S101  # native's types were printed by LLVM
+    return f"declare {signature['result']} @{name}({signature['parameters']})"
+
+
+def _forwarder(name: str, target: str, signature: str, result: str, arguments: tuple[str, ...]) -> str:
+    match = _SIGNATURE.match(signature)
+    assert match is not None  # noqa: S101  # native's types were printed by LLVM
+    parameters = split_arguments(match["parameters"])
+    lines: list[str] = []
+    passed: list[str] = []
+    for number, parameter in enumerate(parameters):
+        if number >= len(arguments):
+            # A call with fewer arguments than the helper has leaves the others to whatever is in the registers.
+            passed.append(f"{parameter} {'null' if parameter == 'ptr' else '0'}")
+            continue
+        value, code = _converted(f"%a{number}", arguments[number], parameter)
+        lines += code
+        passed.append(f"{parameter} {value}")
+    call = f"call {match['result']} @{target}({', '.join(passed)})"
+    if match["result"] == "void" or result == "void":
+        lines.append(f"  {call}" if match["result"] == "void" else f"  %ignored = {call}")
+        lines.append("  ret void" if result == "void" else f"  ret {result} {'null' if result == 'ptr' else '0'}")
+    else:
+        lines.append(f"  %r = {call}")
+        value, code = _converted("%r", match["result"], result)
+        lines += [*code, f"  ret {result} {value}"]
+    heads = ", ".join(f"{kind} %a{number}" for number, kind in enumerate(arguments))
+    return f'define internal {result} @"{name}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
+
+
+def _converted(value: str, have: str, want: str) -> tuple[str, list[str]]:
+    """Return a value of type ``want`` and the instructions that make it, as BPF registers convert."""
+    if have == want:
+        return value, []
+    name = value[1:].strip('"')
+    made = f'%"{name}.{want}"'
+    if have == "ptr":
+        address = f'%"{name}.address"'
+        final, code = _converted(address, "i64", want)
+        return final, [f"  {address} = ptrtoint ptr {value} to i64", *code]
+    if want == "ptr":
+        wide, code = _converted(value, have, "i64")
+        return made, [*code, f"  {made} = inttoptr i64 {wide} to ptr"]
+    operation = "zext" if int(have[1:]) < int(want[1:]) else "trunc"
+    return made, [f"  {made} = {operation} {have} {value} to {want}"]

@@ -1,0 +1,172 @@
+"""The child process that compiles a bound bundle's IR to a native object; confined before it reads a byte of IR.
+
+    argv: the folder that holds llvmlite
+    stdin: u32 length of a JSON request, the request, the native library's bitcode, the bundle's IR
+    stdout: u32 length of a JSON reply, the reply, the object
+
+Compile errors come back as {"refused": {...}}; LLVM's fatal errors end the process.
+"""
+
+import json
+import re
+import struct
+import sys
+from typing import Any
+
+MEMORY_BYTES = 4 << 30
+CPU_SECONDS = 60
+
+
+def main() -> None:
+    """Answer one request."""
+    # -S left out site-packages: name the folders that are needed. They go last, so that they shadow nothing.
+    sys.path += sys.argv[1:]
+    import llvmlite.binding as llvm
+
+    from uxdp_bundle import ir_rules, sandbox
+    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    sandbox.confine(memory_bytes=MEMORY_BYTES, cpu_seconds=CPU_SECONDS)
+    data = sys.stdin.buffer.read()
+    (length,) = struct.unpack_from("<I", data)
+    request = json.loads(data[4 : 4 + length])
+    start = 4 + length
+    native = data[start : start + request["native_bytes"]]
+    ir = data[start + request["native_bytes"] :]
+    lowered = b""
+    reply: dict[str, Any] = {}
+    try:
+        lowered = _compile(llvm, request, native, ir, (ir_rules, calls, context, definitions, intrinsics, ir_text))
+    except calls.UnsupportedCallError as error:
+        reply = {"refused": {"kind": "call", "name": error.name, "message": error.reason, "function": error.function}}
+    except context.ContextError as error:
+        reply = {"refused": {"kind": "context", "name": "xdp_md", "message": str(error), "function": error.function}}
+    except _RefusedError as error:
+        reply = {"refused": {"kind": error.kind, "name": "", "message": str(error), "function": ""}}
+    reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
+    encoded = json.dumps(reply).encode()
+    sys.stdout.buffer.write(struct.pack("<I", len(encoded)) + encoded + lowered)
+    sys.stdout.buffer.flush()
+
+
+_ASSUMED = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
+
+
+class _RefusedError(Exception):
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modules: tuple[Any, ...]) -> bytes:
+    library = llvm.parse_bitcode(native)
+    target = request["target"]
+    machine = llvm.Target.from_triple(library.triple).create_target_machine(
+        cpu=target["cpu"], features=target["features"], opt=3, reloc="pic", codemodel="small"
+    )
+    if ir:
+        text = _native_text(llvm, request, library, ir, modules)
+        if request.get("dump"):
+            sys.stderr.write(text)
+        try:
+            program = llvm.parse_assembly(text)
+            program.verify()
+            library.link_in(program)
+        except RuntimeError as error:
+            raise _RefusedError("rewrite", f"the rewritten IR is not valid: {error}") from error
+        _check_externals(library, request)
+    exported = set(request["exported"])
+    for function in library.functions:
+        if not function.is_declaration and function.name not in exported:
+            function.linkage = "internal"
+    for variable in library.global_variables:
+        if variable.name in ("llvm.used", "llvm.compiler.used"):
+            continue
+        if not variable.is_declaration:
+            variable.linkage = "internal"
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = True
+    tuning.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(library, builder)
+    if request.get("dump"):
+        sys.stderr.write(str(library))
+    return bytes(machine.emit_object(library))
+
+
+# What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
+_EXTERNALS = frozenset(("uxdp_worker", "uxdp_program"))
+_EXTERNAL_PREFIXES = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
+
+
+def _check_externals(library: Any, request: dict[str, Any]) -> None:
+    """Refuse what nobody will define: kfuncs, and externs that libbpf has not resolved to a number."""
+    for kind, values in (("kfunc", library.functions), ("extern", library.global_variables)):
+        for value in values:
+            name = value.name
+            if (
+                not value.is_declaration
+                or name in _EXTERNALS
+                or name in request["variables"]
+                or name in request["libc"]
+            ):
+                continue
+            if name.startswith("llvm.") and "$" in name:
+                raise _RefusedError("extern", f"the CO-RE relocation {name} was not resolved")
+            if not name.startswith(_EXTERNAL_PREFIXES):
+                raise _RefusedError("extern", f"{kind} {name} has no native implementation")
+
+
+def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
+    ir_rules, calls, context, definitions, intrinsics, ir_text = modules
+    from uxdp_bundle.manifest import MapDefinition
+
+    try:
+        bundle = llvm.parse_bitcode(ir)
+        bundle.verify()
+    except RuntimeError as error:
+        raise _RefusedError("bitcode", f"the IR is not valid: {error}") from error
+    violation = ir_rules.find_violation(bundle)
+    if violation is not None:
+        raise _RefusedError(violation.kind, violation.message)
+    module = ir_text.parse_module(str(bundle))
+    maps = [
+        definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
+        for number, item in enumerate(request["maps"])
+    ]
+    values = request["values"]
+    if values is None:
+        # llvm.TYPE:KIND:ANSWER$ACCESS names the answer for the types that the source was compiled with.
+        names = [variable.name for variable in bundle.global_variables]
+        values = {name: int(match[1]) for name in names if (match := _ASSUMED.fullmatch(name))}
+    definitions.substitute_values(module, values)
+    definitions.constant_loads(module)
+    context.widen_context(module, request["programs"])
+    intrinsics.lower_intrinsics(module)
+    signatures = {
+        function.name: str(function.global_value_type) for function in library.functions if not function.is_declaration
+    }
+    calls.rewrite_calls(module, signatures, request["programs"])
+    definitions.rewrite_globals(
+        module,
+        maps,
+        variables=request["variables"],
+        constants={name: bytes.fromhex(value) for name, value in request["constants"].items()},
+    )
+    intrinsics.relax(module, library.triple, library.data_layout)
+    for function in module.functions:
+        # Only what is exported keeps its name and its section: "xdp" and ".text" mean nothing natively.
+        function.header = re.sub(
+            r' section "[^"]*"', "", function.header.replace("define dso_local ", "define internal ")
+        )
+    entry = request["entry"]
+    module.items.append(
+        f"define i32 @uxdp_program(ptr %frame) alwaysinline {{\n  %r = call i32 @{entry}(ptr %frame)\n  ret i32 %r\n}}"
+    )
+    return str(module)
+
+
+if __name__ == "__main__":
+    main()

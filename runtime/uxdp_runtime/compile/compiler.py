@@ -1,0 +1,142 @@
+"""Compile the IR of a bundle to a native object, in a confined child process.
+
+What is compiled was bound, so the IR is what the kernel's verifier has seen. The child links it with the native library
+(maps, helpers, the burst loop), optimises the whole for one CPU and returns an object file; see ``loader`` for how it
+gets into this process. This process parses no LLVM input.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from uxdp_bundle.bpf_object import BpfObject
+from uxdp_bundle.confined_child import llvmlite_folder, run_child
+from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureError
+from uxdp_bundle.manifest import MapDefinition, to_json
+
+NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
+EXPORTED: Final = ("uxdp_run",)
+# The libc functions that the native library and LLVM's own lowering call.
+LIBC: Final = (
+    *("memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "write", "getpid", "process_vm_readv"),
+)
+_TIMEOUT_SECONDS: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The machine to compile for: LLVM's CPU name and features, and which native library."""
+
+    machine: str  # x86_64 or aarch64
+    cpu: str
+    features: str
+
+
+@dataclass(frozen=True, slots=True)
+class NativeObject:
+    """A compiled program: an ELF object for ``target``, made by LLVM ``llvm``."""
+
+    data: bytes
+    target: Target
+    llvm: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSource:
+    """Everything that decides what the native code of a program is.
+
+    ``programs`` are all XDP programs of the object in the manifest's order, ``entry`` is the one that frames enter.
+    ``values`` are what libbpf chose for placeholders (CO-RE, kconfig), None for what the compiler assumed;
+    ``constants`` are the .rodata variables whose content differs from the object's.
+    """
+
+    ir: bytes
+    object: bytes
+    entry: str
+    programs: tuple[str, ...]
+    maps: tuple[MapDefinition, ...]
+    num_cpus: int
+    values: Mapping[str, int] | None
+    constants: Mapping[str, bytes]
+
+
+def compile_object(source: ProgramSource, target: Target, *, exported: Sequence[str] = EXPORTED) -> NativeObject:
+    """Compile one program for one machine.
+
+    :raises UnsupportedFeatureError: a helper, map or construct without native implementation; ``context`` says where
+    :raises LoweringError: LLVM refused the IR, died, or took too long
+    """
+    library = native_library(target.machine)
+    declared = [definition for definition in source.maps if not definition.name.startswith(".")]
+    request: dict[str, Any] = {
+        "native_bytes": len(library),
+        "target": {"cpu": target.cpu, "features": target.features},
+        "exported": list(exported),
+        "libc": list(LIBC),
+        "entry": source.entry,
+        "programs": list(source.programs),
+        "maps": [to_json(definition) for definition in declared],
+        "num_cpus": source.num_cpus,
+        "values": None if source.values is None else dict(source.values),
+        "variables": {name: section for name, (section, _offset) in writable_variables(source.object).items()},
+        "constants": {name: content.hex() for name, content in source.constants.items()},
+    }
+    return _run(request, [library, source.ir], target)
+
+
+def native_library(machine: str) -> bytes:
+    """Return the native library's bitcode, which is built with the wheel.
+
+    :raises UnsupportedFeatureError: there is none for this machine
+    """
+    path = NATIVE_FOLDER / f"uxdp-{machine}.bc"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as cause:
+        raise UnsupportedFeatureError(
+            machine, "this installation has no native library for it", context=str(path), remedy="reinstall uxdp"
+        ) from cause
+
+
+def writable_variables(obj: bytes) -> dict[str, tuple[str, int]]:
+    """Return the object's writable global variables: name -> (section, byte offset in it)."""
+    parsed = BpfObject(obj)
+    sections = {section.index: section.name for section in parsed.sections if _is_writable(section.name)}
+    return {
+        symbol.name: (sections[symbol.section], symbol.value)
+        for symbol in parsed.symbols
+        if symbol.type == "STT_OBJECT" and symbol.section in sections and symbol.name
+    }
+
+
+def _is_writable(section: str) -> bool:
+    return section.split(".")[1:2] in (["data"], ["bss"]) and section.startswith(".")
+
+
+def _run(request: dict[str, Any], blobs: Sequence[bytes], target: Target) -> NativeObject:
+    package = Path(__file__).parent
+    reply, data, log = run_child(
+        package / "compile_child.py",
+        request,
+        blobs,
+        folders=(package.parent.parent, Path(to_json.__code__.co_filename).parent.parent, llvmlite_folder()),
+        timeout_seconds=_TIMEOUT_SECONDS,
+    )
+    refused = reply.get("refused")
+    if refused is not None:
+        _raise_refusal(refused)
+    if not data:
+        raise LoweringError("the LLVM process gave no object", log=log, context="IR")
+    return NativeObject(data, target, str(reply.get("llvm", "")))
+
+
+def _raise_refusal(refused: dict[str, str]) -> None:
+    where = f"function {refused['function']}" if refused["function"] else "IR"
+    if refused["kind"] == "call":
+        raise UnsupportedFeatureError(refused["name"], refused["message"], context=where)
+    if refused["kind"] == "context":
+        raise UnsupportedFeatureError("xdp_md", refused["message"], context=where)
+    if refused["kind"] == "extern":
+        raise UnsupportedFeatureError("extern", refused["message"], context=where)
+    raise BindingError(refused["message"], context=where)

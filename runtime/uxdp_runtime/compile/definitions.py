@@ -1,0 +1,139 @@
+"""Replace an object's maps and global data in IR by their native counterparts.
+
+- a map becomes a constant ``struct uxdp_map`` (native/abi.h), so that everything that depends on its definition folds;
+  its memory is an external symbol that the loader resolves;
+- a constant in .rodata stays what it is, without ``volatile``: after the kernel has frozen the map it cannot change;
+- a variable in .data or .bss becomes an external symbol: the loader resolves it into the memory of the section's map;
+- values that libbpf chose at load time (CO-RE, kconfig) replace the loads of their placeholders.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uxdp_bundle.manifest import MapDefinition
+from uxdp_bundle.map_definitions import MAP_TYPES
+
+from .ir_text import Function, Module
+
+STORE: Final = "uxdp.store."
+CPU_STORE: Final = "uxdp.cpu_store."
+DATA: Final = "uxdp.data."
+_GLOBAL: Final = re.compile(
+    r'^@(?P<name>"[^"]*"|[-\w$.]+) = (?P<linkage>(?:[a-z_]+(?:\([^)]*\))? )*?)(?P<kind>global|constant) (?P<rest>.*)$'
+)
+_SECTION: Final = re.compile(r', section "(?P<name>[^"]*)"')
+_ALIGN: Final = re.compile(r", align (\d+)")
+_DROPPED: Final = frozenset({"llvm.used", "llvm.compiler.used"})
+
+
+@dataclass(frozen=True, slots=True)
+class NativeMap:
+    """A map as the compiler sees it: its definition, its number, and the number of workers."""
+
+    definition: MapDefinition
+    number: int
+    num_cpus: int
+
+
+def rewrite_globals(
+    module: Module, maps: Sequence[NativeMap], *, variables: Mapping[str, str], constants: Mapping[str, bytes]
+) -> None:
+    """Rewrite the global variables of ``module``.
+
+    :param maps: the maps that sources declare in ``.maps``
+    :param variables: global variables that are writable, by name: the section whose memory they live in
+    :param constants: new content of .rodata variables, by name, where it differs from the IR's
+    """
+    by_name = {native.definition.name: native for native in maps}
+    items: list[str | Function] = []
+    for item in module.items:
+        match = _GLOBAL.match(item) if isinstance(item, str) else None
+        if match is None:
+            items.append(item)
+            continue
+        name = match["name"].strip('"')
+        section = _SECTION.search(match["rest"])
+        if name in _DROPPED or (section is not None and section["name"] in ("license", "version")):
+            continue
+        if section is not None and section["name"] == ".maps":
+            items += _map_global(match["name"], by_name[name])
+        elif name in variables:
+            items.append(f"@{match['name']} = external global i8")
+        elif name in constants:
+            align = _ALIGN.search(match["rest"])
+            content = "".join(f"\\{byte:02X}" for byte in constants[name])
+            items.append(
+                f'@{match["name"]} = internal constant [{len(constants[name])} x i8] c"{content}"'
+                f", align {align[1] if align is not None else '8'}"
+            )
+        else:
+            items.append(_SECTION.sub("", f"@{match['name']} = {match['linkage']}{match['kind']} {match['rest']}"))
+    module.items = items
+
+
+def _map_global(name: str, native: NativeMap) -> list[str]:
+    definition = native.definition
+    plain = name.strip('"')
+    kind = MAP_TYPES.index(definition.type)
+    numbers = (
+        *(kind, definition.key_size, definition.value_size, definition.max_entries, definition.flags),
+        *(native.number, native.num_cpus, 0),
+    )
+    store, cpu_store = f'@"{STORE}{plain}"', f'@"{CPU_STORE}{plain}"'
+    fields = ", ".join(f"i32 {number}" for number in numbers)
+    return [
+        f"{store} = external global i8, align 4096",
+        f"{cpu_store} = external global i8, align 8",
+        f"@{name} = internal constant {{ {', '.join(['i32'] * len(numbers))}, ptr, ptr }} "
+        f"{{ {fields}, ptr {store}, ptr {cpu_store} }}, align 8",
+    ]
+
+
+def constant_loads(module: Module) -> None:
+    """Drop ``volatile`` from loads of constants: their memory is read-only once the program runs."""
+    constants = set()
+    for item in module.items:
+        match = _GLOBAL.match(item) if isinstance(item, str) else None
+        if match is not None and match["kind"] == "constant":
+            constants.add(f"@{match['name']}")
+    pattern = re.compile(r"load volatile (?P<type>\S+), ptr (?P<name>@(?:\"[^\"]*\"|[-\w$.]+))")
+
+    def plain(match: re.Match[str]) -> str:
+        if match["name"] in constants:
+            return f"load {match['type']}, ptr {match['name']}"
+        return match[0]
+
+    element = re.compile(
+        r"load volatile (?P<type>\S+), "
+        r"(?P<pointer>ptr getelementptr (?:[a-z]+ )*\([^,]*, ptr (?P<name>@(?:\"[^\"]*\"|[-\w$.]+)),)"
+    )
+
+    def plain_element(match: re.Match[str]) -> str:
+        if match["name"] in constants:
+            return f"load {match['type']}, {match['pointer']}"
+        return match[0]
+
+    for function in module.functions:
+        function.lines = [
+            element.sub(plain_element, pattern.sub(plain, line)) if "load volatile" in line else line
+            for line in function.lines
+        ]
+
+
+def substitute_values(module: Module, values: Mapping[str, int]) -> None:
+    """Replace loads of placeholders by the numbers that libbpf chose.
+
+    :param values: number by the placeholder's name, such as ``llvm.xdp_md:0:4$0:1``
+    """
+    pattern = re.compile(r'^  (?P<name>%\S+) = load (?P<type>i\d+), ptr @(?P<global>"[^"]*"|[-\w$.]+)(?:, .*)?$')
+    for function in module.functions:
+        lines = []
+        for line in function.lines:
+            match = pattern.match(line)
+            name = match["global"].strip('"') if match is not None else ""
+            if match is not None and name in values:
+                line = f"  {match['name']} = add {match['type']} {values[name]}, 0"
+            lines.append(line)
+        function.lines = lines

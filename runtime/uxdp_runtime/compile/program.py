@@ -1,0 +1,104 @@
+"""Compile: VerifiedObject → CompiledProgram, from the cache, or by LLVM in a child process.
+
+What native code is made of was bound to the object that the kernel verified, and the numbers that libbpf chose for this
+kernel (CO-RE, configuration, constants) are the same. Nothing but ``compile_program`` makes a CompiledProgram.
+"""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+from typing import Final
+
+from uxdp_bundle.binding import BoundBundle
+from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
+from uxdp_bundle.lowering import LLVM_MAJOR
+
+from ..verify import VerifiedObject
+from . import cache
+from .compiler import NativeObject, ProgramSource, Target, compile_object
+
+_MAKER: Final = object()
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledProgram:
+    """Native code of one program of a verified object; made by ``compile_program`` alone.
+
+    ``from_cache`` tells that LLVM was not needed.
+    """
+
+    verified: VerifiedObject
+    source: ProgramSource
+    native: NativeObject
+    from_cache: bool
+    maker: InitVar[object]
+
+    def __post_init__(self, maker: object) -> None:
+        if maker is not _MAKER:
+            raise TypeError("a CompiledProgram is made by compile_program() alone")
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("CompiledProgram cannot be derived from")
+
+
+def compile_program(
+    verified: VerifiedObject, program: str, target: Target, *, num_cpus: int, cache_directory: Path | None
+) -> CompiledProgram:
+    """Compile one program of a verified object for one machine.
+
+    :param program: name of a program that was verified
+    :param num_cpus: number of workers: slots of per-CPU maps
+    :param cache_directory: where compiled objects are kept; None: nowhere
+    :raises UnsupportedFeatureError: the bundle has no IR, or uses what has no native implementation
+    :raises LoweringError: LLVM failed
+    :raises KeyFileError: the cache is not safe to use
+    """
+    if program not in verified.programs:
+        raise UxdpError(f"program {program!r} was not verified", context=verified.bound.authentic.bundle.path)
+    source = program_source(
+        verified.bound, program, num_cpus=num_cpus, values=verified.placeholders(), constants=verified.params
+    )
+    native, cached = _compiled(verified.bound, source, target, cache_directory)
+    return CompiledProgram(verified, source, native, cached, _MAKER)
+
+
+def program_source(
+    bound: BoundBundle, program: str, *, num_cpus: int, values: Mapping[str, int] | None, constants: Mapping[str, bytes]
+) -> ProgramSource:
+    """Gather what decides the native code of a program.
+
+    :raises UnsupportedFeatureError: the bundle has no IR
+    """
+    bundle = bound.authentic.bundle
+    if bound.ir is None:
+        raise UnsupportedFeatureError(
+            "native code",
+            "the bundle has no IR, because its source holds BPF inline assembly",
+            context=bundle.path,
+            remedy="serve it in the kernel",
+        )
+    obj = bound.relowered if bound.relowered is not None else bytes(bundle.object)
+    return ProgramSource(
+        ir=bound.ir,
+        object=obj,
+        entry=program,
+        programs=tuple(fact.name for fact in bound.facts.programs),
+        maps=bound.facts.maps,
+        num_cpus=num_cpus,
+        values=values,
+        constants=constants,
+    )
+
+
+def _compiled(
+    bound: BoundBundle, source: ProgramSource, target: Target, directory: Path | None
+) -> tuple[NativeObject, bool]:
+    if directory is None:
+        return compile_object(source, target), False
+    key = cache.cache_key(bound.authentic.bundle.bundle_id, source, target, str(LLVM_MAJOR))
+    found = cache.load(directory, key, target, str(LLVM_MAJOR))
+    if found is not None:
+        return found, True
+    native = compile_object(source, target)
+    cache.save(directory, key, native)
+    return native, False

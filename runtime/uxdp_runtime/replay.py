@@ -1,0 +1,66 @@
+"""Replay: run a program natively on captured frames, without any interface.
+
+The only place where code may run that the kernel has not verified (``unverified=True``), because the process that runs
+it is the user's own and holds nothing but the capture. Frames are run in bursts, as they would come from a queue.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from uxdp_bundle.binding import BoundBundle
+
+from .compile.compiler import ProgramSource, Target, compile_object
+from .compile.program import CompiledProgram, compile_program, program_source
+from .frames.generate import Frame
+from .native_module import FrameBatch, FrameResult, NativeModule
+from .stores import ControlLibrary, Stores
+from .verify import VerifiedObject
+
+BURST_FRAMES: Final = 256
+
+
+class Replay:
+    """One program with plain memory for its maps, to run frames through."""
+
+    def __init__(self, source: ProgramSource, data: bytes, control: ControlLibrary, *, seed: int = 1) -> None:
+        """Load native code and make its maps; see ``replay_verified`` and ``replay_unverified``."""
+        self.stores = Stores(source.object, source.maps, source.num_cpus, control)
+        self.stores.link_programs(source.object, source.programs)
+        self._module = NativeModule(data, self.stores, 0, seed=seed)
+        self._batch = FrameBatch(BURST_FRAMES)
+        self.verdicts: Counter[int] = Counter()
+
+    def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
+        """Run frames in bursts; yield each with what became of it, in their order."""
+        waiting = iter(frames)
+        while burst := list(islice(waiting, BURST_FRAMES)):
+            for index, frame in enumerate(burst):
+                self._batch.put(
+                    index,
+                    frame.data,
+                    metadata=frame.metadata,
+                    ifindex=frame.ingress_ifindex,
+                    queue=frame.rx_queue_index,
+                )
+            self._module.run(self._batch, len(burst))
+            for index, frame in enumerate(burst):
+                result = self._batch.result(index)
+                self.verdicts[result.verdict] += 1
+                yield frame, result
+
+
+def replay_verified(
+    verified: VerifiedObject, program: str, target: Target, control: ControlLibrary, cache_directory: Path | None
+) -> Replay:
+    """Return a replay of a program that the kernel has verified."""
+    compiled: CompiledProgram = compile_program(verified, program, target, num_cpus=1, cache_directory=cache_directory)
+    return Replay(compiled.source, compiled.native.data, control)
+
+
+def replay_unverified(bound: BoundBundle, program: str, target: Target, control: ControlLibrary) -> Replay:
+    """Return a replay of a program that no kernel has verified; CO-RE values are those that the compiler assumed."""
+    source = program_source(bound, program, num_cpus=1, values=None, constants={})
+    return Replay(source, compile_object(source, target).data, control)

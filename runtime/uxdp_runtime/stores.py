@@ -1,0 +1,263 @@
+"""The stores: native memory of a program's maps, and the control plane's way to them.
+
+A store is plain memory of this process, private or shared, that compiled programs and the control library's functions
+work on. Pages are touched when they are used: a map of tens of millions of entries costs what is in it. Results and
+errno values of the operations are those of bpf(2).
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
+from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
+from uxdp_bundle.manifest import MapDefinition
+from uxdp_bundle.map_definitions import MAP_TYPES
+
+from . import abi
+from .compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
+from .compile.definitions import CPU_STORE, STORE
+from .compile.loader import LoadedObject
+
+_PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
+_MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
+_POINTER_BYTES = 8
+_VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
+
+
+class MapOperationError(UxdpError, OSError):
+    """A map operation failed as bpf(2) would; ``errno`` says how, ``context`` is the map's name."""
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__(os.strerror(number), context=f"map {name}")
+        self.errno = number
+
+
+class ControlLibrary:
+    """The native library's functions for maps of any definition; loaded once per process."""
+
+    def __init__(self, data: bytes) -> None:
+        """Load the object that was compiled with the wheel."""
+        self._worker = abi.Worker(num_cpus=1)
+        self._object = LoadedObject(data, {"uxdp_worker": ctypes.addressof(self._worker), **libc_symbols()})
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        function = self._object.function
+        self.store_bytes = function("uxdp_store_bytes", ctypes.c_uint64, pointer)
+        self.store_cpu_offset = function("uxdp_store_cpu_offset", ctypes.c_uint64, pointer, ctypes.c_uint32)
+        self.store_init = function("uxdp_store_init", number, pointer)
+        self.lookup = function("uxdp_map_lookup", number, pointer, pointer, pointer)
+        self.update = function("uxdp_map_update", number, pointer, pointer, pointer, ctypes.c_uint64)
+        self.delete = function("uxdp_map_delete", number, pointer, pointer)
+        self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
+
+
+def control_library() -> ControlLibrary:
+    """Return the control library of this machine, which is compiled when the wheel is built.
+
+    :raises UnsupportedFeatureError: there is none for this machine
+    """
+    path = NATIVE_FOLDER / f"control-{platform.machine()}.o"
+    try:
+        return ControlLibrary(path.read_bytes())
+    except FileNotFoundError as cause:
+        raise UnsupportedFeatureError(
+            platform.machine(),
+            "this installation has no native library for it",
+            context=str(path),
+            remedy="reinstall uxdp",
+        ) from cause
+
+
+def libc_symbols() -> dict[str, int]:
+    """Return the addresses of the libc functions that native code may call."""
+    libc = ctypes.CDLL(None)
+    return {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in LIBC}
+
+
+@dataclass(slots=True)
+class Store:
+    """One map with its memory; all operations take and give bytes as bpf(2) does."""
+
+    definition: MapDefinition
+    descriptor: abi.Map
+    _control: ControlLibrary
+    _memory: mmap.mmap
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes that an operation moves: for per-CPU maps one value of 8-byte multiples for every CPU."""
+        if self.definition.type not in _PER_CPU:
+            return self.definition.value_size
+        rounded = self.definition.value_size + -self.definition.value_size % _VALUE_ALIGNMENT
+        return rounded * int(self.descriptor.num_cpus)
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return the value of a key, or None."""
+        value = ctypes.create_string_buffer(max(self.value_bytes, 1))
+        result = self._control.lookup(ctypes.byref(self.descriptor), self._key(key), value)
+        if result == -errno.ENOENT:
+            return None
+        self._check(result)
+        return value.raw[: self.value_bytes]
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set the value of a key; ``flags`` as bpf(2): 0 any, 1 only new, 2 only existing.
+
+        :raises MapOperationError: as the kernel's map would refuse it
+        """
+        if len(value) != self.value_bytes:
+            raise MapOperationError(errno.EINVAL, self.definition.name)
+        self._check(self._control.update(ctypes.byref(self.descriptor), self._key(key), value, flags))
+
+    def delete(self, key: bytes) -> None:
+        """Delete a key.
+
+        :raises MapOperationError: ENOENT if it is not there, EINVAL if the map cannot delete
+        """
+        self._check(self._control.delete(ctypes.byref(self.descriptor), self._key(key)))
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield all keys; what is changed meanwhile may be missed or come twice, as in the kernel."""
+        following = ctypes.create_string_buffer(max(self.definition.key_size, 1))
+        key: bytes | None = None
+        while True:
+            result = self._control.next_key(ctypes.byref(self.descriptor), key, following)
+            if result == -errno.ENOENT:
+                return
+            self._check(result)
+            key = following.raw[: self.definition.key_size]
+            yield key
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all (key, value) pairs."""
+        for key in self.keys():
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def _key(self, key: bytes) -> bytes:
+        if len(key) != self.definition.key_size:
+            raise MapOperationError(errno.EINVAL, self.definition.name)
+        return key
+
+    def _check(self, result: int) -> None:
+        if result < 0:
+            raise MapOperationError(-result, self.definition.name)
+
+
+class Stores:
+    """The stores of all maps of one object, and its writable global data."""
+
+    def __init__(self, obj: bytes, maps: Sequence[MapDefinition], num_cpus: int, control: ControlLibrary) -> None:
+        """Allocate and prepare the stores.
+
+        :param obj: the eBPF object, for the initial content of global data
+        :param num_cpus: number of workers: slots of per-CPU maps
+        :raises UnsupportedFeatureError: a map that has no native implementation, or a definition that is not valid
+        """
+        self.num_cpus = num_cpus
+        self._control = control
+        self._stores: dict[str, Store] = {}
+        self._sections: dict[str, mmap.mmap] = {}
+        self._variables = writable_variables(obj)
+        declared = [definition for definition in maps if not definition.name.startswith(".")]
+        for number, definition in enumerate(declared):
+            self._stores[definition.name] = self._allocate(definition, number)
+        parsed = BpfObject(obj)
+        for definition in maps:
+            section = parsed.section(definition.name) if definition.name.startswith(".") else None
+            if section is not None:
+                memory = mmap.mmap(-1, definition.value_size)
+                memory[: len(section.data)] = section.data
+                self._sections[definition.name] = memory
+
+    def link_programs(self, obj: bytes, programs: Sequence[str]) -> None:
+        """Put the programs into prog_arrays that their definitions name, as libbpf does after loading.
+
+        :param programs: the object's programs in the order of their numbers; a slot holds its program's number + 1
+        """
+        for name, index, program in _initial_programs(BpfObject(obj)):
+            if name in self._stores and program in programs:
+                self._stores[name].update(struct.pack("=I", index), struct.pack("=I", programs.index(program) + 1))
+
+    def __getitem__(self, name: str) -> Store:
+        return self._stores[name]
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter(self._stores.values())
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of the sections of global data that programs may write."""
+        return tuple(name for name in self._sections if not name.startswith(".rodata"))
+
+    def section(self, name: str) -> mmap.mmap:
+        """Return the memory of a section of global data, such as ``.bss``."""
+        return self._sections[name]
+
+    def symbols(self, worker: int) -> Mapping[str, int]:
+        """Return the addresses that a program's symbols have for one worker."""
+        symbols: dict[str, int] = {}
+        for name, store in self._stores.items():
+            base = int(store.descriptor.store)
+            symbols[STORE + name] = base
+            symbols[CPU_STORE + name] = base + self._control.store_cpu_offset(ctypes.byref(store.descriptor), worker)
+        for name, (section, offset) in self._variables.items():
+            symbols[name] = _address(self._sections[section]) + offset
+        return symbols
+
+    def _allocate(self, definition: MapDefinition, number: int) -> Store:
+        if definition.type not in MAP_TYPES:
+            raise UnsupportedFeatureError(definition.type, "no such map type", context=f"map {definition.name}")
+        descriptor = abi.Map(
+            kind=MAP_TYPES.index(definition.type),
+            key_size=definition.key_size,
+            value_size=definition.value_size,
+            max_entries=definition.max_entries,
+            flags=definition.flags,
+            id=number,
+            num_cpus=self.num_cpus,
+        )
+        size = self._control.store_bytes(ctypes.byref(descriptor))
+        if size == 0:
+            raise UnsupportedFeatureError(
+                f"map type {definition.type}",
+                "no native implementation for this definition",
+                context=f"map {definition.name}",
+            )
+        # Private and without reservation: pages exist when they are touched.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        descriptor.store = descriptor.cpu_store = _address(memory)
+        store = Store(definition, descriptor, self._control, memory)
+        result = self._control.store_init(ctypes.byref(descriptor))
+        if result < 0:
+            raise MapOperationError(-result, definition.name)
+        return store
+
+
+def _initial_programs(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
+    """Yield (map, index, program) of ``.values = { [index] = &program }``.
+
+    Source: libbpf, bpf_object__collect_map_relos
+    """
+    section = parsed.section(".maps")
+    if section is None or parsed.btf is None:
+        return
+    structures = {
+        variable.name: parsed.btf.resolve(variable.size_or_type) for variable in parsed.btf.data_section(".maps")
+    }
+    places = [symbol for symbol in parsed.symbols if symbol.section == section.index and symbol.name in structures]
+    for offset, relocation in parsed.relocations.get(section.index, {}).items():
+        for place in places:
+            if relocation.symbol.type == STT_FUNC and place.value <= offset < place.value + place.size:
+                members = {name: bits // 8 for name, _type, bits in parsed.btf.members(structures[place.name])}
+                yield place.name, (offset - place.value - members["values"]) // _POINTER_BYTES, relocation.symbol.name
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Workers and a control plane at the same maps, for a given time; run under ThreadSanitizer and
+ *AddressSanitizer by tests/unit/test_native_stress.py.
+ *
+ *	stress MILLISECONDS
+ *
+ * What holds for every interleaving is checked while it runs, and what may be left over, and must
+ *not be lost, when it is over. Values begin with the key's number. A value may change under who
+ *holds a pointer to it, if the key is deleted or updated; then looking the key up again shows that
+ *the element was replaced.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define UXDP_WORKER_STORAGE __thread
+#include "../../runtime/uxdp_runtime/native/abi.h"
+
+#define WORKERS 3
+#define CHECK(condition)                                                                           \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			fprintf(stderr, "%s:%d: %s\n", __func__, __LINE__, #condition);            \
+			abort();                                                                   \
+		}                                                                                  \
+	} while (0)
+
+enum { HASH = 1, PERCPU_HASH = 5, LRU_HASH = 9, LRU_PERCPU_HASH = 10, LPM_TRIE = 11, RINGBUF = 27 };
+enum { ANY, NOEXIST, EXIST };
+
+extern bool test_lru_is_consistent(const struct uxdp_map *map);
+extern void *uxdp_helper_map_lookup_elem(const struct uxdp_map *map, const void *key);
+extern s64 uxdp_helper_map_update_elem(const struct uxdp_map *map, const void *key,
+				       const void *value, u64 flags);
+extern s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const void *key);
+extern void *uxdp_helper_ringbuf_reserve(const struct uxdp_map *map, u64 size, u64 flags);
+extern s64 uxdp_helper_ringbuf_submit(void *sample, u64 flags);
+extern s64 uxdp_helper_ringbuf_discard(void *sample, u64 flags);
+
+struct value {
+	u64 number;
+	u64 count;
+};
+
+static bool stop;
+static struct uxdp_map shared;
+static u64 totals[WORKERS + 1]; /* what each thread counted or made */
+
+static bool running(void)
+{
+	return !__atomic_load_n(&stop, __ATOMIC_RELAXED);
+}
+
+static u64 draw(u64 *state)
+{
+	*state = *state * 6364136223846793005ull + 1442695040888963407ull;
+	return *state >> 33;
+}
+
+/* Keys of 16 bytes, so that a torn one would show. */
+static void make_key(u64 key[2], u64 number)
+{
+	key[0] = number * 0x9e3779b97f4a7c15ull;
+	key[1] = ~key[0];
+}
+
+static struct uxdp_map for_cpu(u32 cpu)
+{
+	struct uxdp_map map = shared;
+
+	uxdp_worker.cpu = cpu;
+	uxdp_worker.num_cpus = WORKERS;
+	map.cpu_store = (u8 *)map.store + uxdp_store_cpu_offset(&map, cpu);
+	return map;
+}
+
+static u64 number_of(const struct value *value)
+{
+	return __atomic_load_n(&value->number, __ATOMIC_ACQUIRE);
+}
+
+static void create(u32 kind, u32 key_size, u32 value_size, u32 max_entries, u32 flags)
+{
+	shared =
+	    (struct uxdp_map){kind, key_size, value_size, max_entries, flags, .num_cpus = WORKERS};
+	shared.store = mmap(NULL, uxdp_store_bytes(&shared), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(shared.store != MAP_FAILED);
+	CHECK(uxdp_store_init(&shared) == 0);
+}
+
+static void run(void *(*worker)(void *), void *(*control)(void *), u64 milliseconds)
+{
+	struct timespec pause = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+	pthread_t threads[WORKERS + 1];
+
+	__atomic_store_n(&stop, false, __ATOMIC_RELAXED);
+	memset(totals, 0, sizeof(totals));
+	for (u64 i = 0; i < WORKERS; i++)
+		CHECK(!pthread_create(&threads[i], NULL, worker, (void *)i));
+	CHECK(!pthread_create(&threads[WORKERS], NULL, control, (void *)(u64)WORKERS));
+	nanosleep(&pause, NULL);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (u64 i = 0; i <= WORKERS; i++)
+		CHECK(!pthread_join(threads[i], NULL));
+}
+
+/* --- hash maps --- */
+
+#define COUNTED 8  /* keys that stay and whose values are counted up by everybody */
+#define REPLACED 8 /* keys that stay and are updated by everybody */
+#define OWN 24	   /* keys that each thread adds and deletes for itself */
+#define ALL (COUNTED + REPLACED + (WORKERS + 1) * OWN)
+
+static void look_at_replaced(const struct uxdp_map *map, u64 number)
+{
+	u64 key[2];
+
+	make_key(key, number);
+	for (u32 i = 0;; i++) {
+		const struct value *value = uxdp_helper_map_lookup_elem(map, key);
+
+		CHECK(value); /* it is there all the time */
+		if (number_of(value) == number)
+			return;
+		CHECK(i < 1000);
+	}
+}
+
+static void *hash_worker(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1, key[2];
+	struct uxdp_map map = for_cpu(me);
+	u64 first = COUNTED + REPLACED + me * OWN;
+	bool there[OWN] = {false};
+
+	while (running()) {
+		u64 number = draw(&random) % COUNTED;
+		struct value *value, fresh = {0};
+
+		make_key(key, number);
+		value = uxdp_helper_map_lookup_elem(&map, key);
+		CHECK(value && number_of(value) == number);
+		__atomic_fetch_add(&value->count, 1, __ATOMIC_RELAXED);
+		totals[me]++;
+
+		number = COUNTED + draw(&random) % REPLACED;
+		look_at_replaced(&map, number);
+		make_key(key, number);
+		fresh.number = number;
+		CHECK(uxdp_helper_map_update_elem(&map, key, &fresh,
+						  draw(&random) % 2 ? ANY : EXIST) == 0);
+		CHECK(uxdp_helper_map_update_elem(&map, key, &fresh, NOEXIST) == -EEXIST);
+
+		for (u32 i = 0; i < 4; i++) {
+			u32 own = draw(&random) % OWN;
+			s64 result;
+
+			make_key(key, first + own);
+			value = uxdp_helper_map_lookup_elem(&map, key);
+			CHECK(!value == !there[own]);
+			if (value)
+				CHECK(number_of(value) == first + own);
+			fresh.number = first + own;
+			if (there[own]) {
+				CHECK(uxdp_helper_map_delete_elem(&map, key) == 0);
+				there[own] = false;
+			} else {
+				result = uxdp_helper_map_update_elem(&map, key, &fresh, NOEXIST);
+				CHECK(result == 0 || result == -E2BIG);
+				there[own] = !result;
+			}
+		}
+	}
+	return NULL;
+}
+
+static void *hash_control(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1, key[2], next[2];
+	u64 first = COUNTED + REPLACED + me * OWN;
+	struct value values[WORKERS] = {{0}};
+	bool there[OWN] = {false};
+
+	while (running()) {
+		u64 number = COUNTED + draw(&random) % REPLACED;
+		u32 own = draw(&random) % OWN, stable = 0, seen = 0;
+		s64 result;
+
+		for (u32 cpu = 0; cpu < WORKERS; cpu++)
+			values[cpu].number = number;
+		make_key(key, number);
+		CHECK(uxdp_map_update(&shared, key, values, EXIST) == 0);
+
+		make_key(key, first + own);
+		CHECK(uxdp_map_lookup(&shared, key, values) == (there[own] ? 0 : -ENOENT));
+		for (u32 cpu = 0; cpu < WORKERS; cpu++)
+			values[cpu].number = first + own;
+		if (there[own]) {
+			CHECK(uxdp_map_delete(&shared, key) == 0);
+			there[own] = false;
+		} else {
+			result = uxdp_map_update(&shared, key, values, NOEXIST);
+			CHECK(result == 0 || result == -E2BIG);
+			there[own] = !result;
+		}
+
+		for (const void *at = NULL; uxdp_map_next_key(&shared, at, next) == 0; at = key) {
+			memcpy(key, next, sizeof(key));
+			CHECK(key[1] == ~key[0]);
+			for (u32 i = 0; i < COUNTED; i++)
+				stable += key[0] == i * 0x9e3779b97f4a7c15ull;
+			/* Whoever enumerates while keys are deleted starts again, so it may never
+			 * end. */
+			if (++seen == 4 * ALL)
+				break;
+		}
+		CHECK(stable >= COUNTED || seen == 4 * ALL);
+	}
+	return NULL;
+}
+
+/* Nothing may be lost: after all that, the map takes exactly as many keys as it should. */
+static void check_capacity(void)
+{
+	struct value values[WORKERS] = {{0}};
+	u64 key[2];
+
+	while (uxdp_map_next_key(&shared, NULL, key) == 0)
+		CHECK(uxdp_map_delete(&shared, key) == 0);
+	for (u64 i = 0; i < shared.max_entries; i++) {
+		make_key(key, 1000000 + i);
+		CHECK(uxdp_map_update(&shared, key, values, NOEXIST) == 0);
+	}
+	make_key(key, 0);
+	CHECK(uxdp_map_update(&shared, key, values, ANY) == -E2BIG);
+}
+
+static void stress_hash(u32 kind, u64 milliseconds)
+{
+	struct value values[WORKERS] = {{0}};
+	u64 key[2], wanted = 0, counted = 0;
+
+	/* Room for less than everything, so that the map is full now and then. */
+	create(kind, sizeof(key), sizeof(struct value), ALL - OWN, 0);
+	for (u64 number = 0; number < COUNTED + REPLACED; number++) {
+		for (u32 cpu = 0; cpu < WORKERS; cpu++)
+			values[cpu].number = number;
+		make_key(key, number);
+		CHECK(uxdp_map_update(&shared, key, values, NOEXIST) == 0);
+	}
+	run(hash_worker, hash_control, milliseconds);
+	for (u32 i = 0; i < WORKERS; i++)
+		wanted += totals[i];
+	for (u64 number = 0; number < COUNTED; number++) {
+		make_key(key, number);
+		CHECK(uxdp_map_lookup(&shared, key, values) == 0);
+		for (u32 cpu = 0; cpu < (kind == HASH ? 1 : WORKERS); cpu++)
+			counted += values[cpu].count;
+	}
+	CHECK(counted == wanted);
+	check_capacity();
+	printf("hash kind %u: %lu rounds\n", kind, (unsigned long)wanted);
+}
+
+/* --- LRU --- */
+
+static void *lru_worker(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1, key[2];
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		u64 number = draw(&random) % 600;
+		struct value fresh = {number, 0};
+		const struct value *value;
+		s64 result;
+
+		make_key(key, number);
+		value = uxdp_helper_map_lookup_elem(&map, key);
+		for (u32 i = 0; value && number_of(value) != number; i++) {
+			/* What another worker added is zero here. */
+			if (map.kind == LRU_PERCPU_HASH && number_of(value) == 0)
+				break;
+			value = uxdp_helper_map_lookup_elem(&map, key);
+			CHECK(i < 1000);
+		}
+		if (draw(&random) % 8 == 0) {
+			result = uxdp_helper_map_delete_elem(&map, key);
+			CHECK(result == 0 || result == -ENOENT);
+		} else if (!value || draw(&random) % 4 == 0) {
+			result = uxdp_helper_map_update_elem(&map, key, &fresh,
+							     draw(&random) % 2 ? ANY : NOEXIST);
+			CHECK(result == 0 || result == -EEXIST || result == -ENOMEM);
+		}
+		totals[me]++;
+	}
+	return NULL;
+}
+
+static void *lru_control(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1, key[2];
+	struct value values[WORKERS] = {{0}};
+
+	while (running()) {
+		u64 number = draw(&random) % 600;
+		s64 result;
+
+		make_key(key, number);
+		for (u32 cpu = 0; cpu < WORKERS; cpu++)
+			values[cpu].number = number;
+		result = uxdp_map_update(&shared, key, values, ANY);
+		CHECK(result == 0 || result == -ENOMEM);
+		make_key(key, draw(&random) % 600);
+		result = uxdp_map_delete(&shared, key);
+		CHECK(result == 0 || result == -ENOENT);
+		totals[me]++;
+	}
+	return NULL;
+}
+
+static void stress_lru(u32 kind, u32 flags, u64 milliseconds)
+{
+	u64 key[2], next[2];
+	u32 keys = 0;
+
+	create(kind, sizeof(key), sizeof(struct value), 300, flags);
+	run(lru_worker, lru_control, milliseconds);
+	for (const void *at = NULL; uxdp_map_next_key(&shared, at, next) == 0; at = key, keys++)
+		memcpy(key, next, sizeof(key));
+	CHECK(keys <= 300);
+	CHECK(test_lru_is_consistent(&shared));
+	printf("lru kind %u flags %u: %lu rounds, %u keys left\n", kind, flags,
+	       (unsigned long)totals[0], keys);
+}
+
+/* --- LPM: 10.0.0.0/8 and 10.1.0.0/16 stay; longer ones, and other short ones, come and go --- */
+
+struct prefix {
+	u32 length;
+	u8 address[4];
+};
+
+static struct prefix random_prefix(u64 *random)
+{
+	struct prefix prefix = {.length = 17 + draw(random) % 16, .address = {10, 1}};
+
+	prefix.address[2] = draw(random) % 4;
+	prefix.address[3] = draw(random);
+	if (draw(random) % 16 == 0)
+		prefix = (struct prefix){9 + draw(random) % 6, {10, draw(random)}};
+	if (prefix.length < 16)
+		prefix.address[1] &= 0xff00 >> (prefix.length - 8);
+	return prefix;
+}
+
+static void *lpm_worker(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1;
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		struct prefix key = {32, {10, 1, draw(&random) % 4, draw(&random)}};
+		u32 bits = __builtin_bswap32(*(u32 *)key.address);
+
+		for (u32 i = 0;; i++) {
+			const u64 *value = uxdp_helper_map_lookup_elem(&map, &key);
+			u64 word, length;
+
+			CHECK(value);
+			word = __atomic_load_n(value, __ATOMIC_ACQUIRE);
+			length = word >> 32;
+			/* The value is a prefix: it must match, and be no shorter than the one that
+			 * stays. */
+			if (length >= 16 && length <= 32 &&
+			    !((u64)(bits ^ (u32)word) >> (32 - length)))
+				break;
+			CHECK(i < 1000);
+		}
+		totals[me]++;
+	}
+	return NULL;
+}
+
+static u64 prefix_value(const struct prefix *prefix)
+{
+	return (u64)prefix->length << 32 | __builtin_bswap32(*(u32 *)prefix->address);
+}
+
+static void *lpm_control(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1;
+
+	while (running()) {
+		struct prefix prefix = random_prefix(&random);
+		u64 value = prefix_value(&prefix);
+		s64 result = uxdp_map_update(&shared, &prefix, &value, ANY);
+
+		CHECK(result == 0 || result == -ENOSPC);
+		prefix = random_prefix(&random);
+		result = uxdp_map_delete(&shared, &prefix);
+		CHECK(result == 0 || result == -ENOENT);
+		totals[me]++;
+	}
+	return NULL;
+}
+
+static void stress_lpm(u64 milliseconds)
+{
+	struct prefix stay[] = {{8, {10}}, {16, {10, 1}}}, key, next;
+	u64 value, entries;
+
+	create(LPM_TRIE, 8, 8, 400, 1);
+	for (u32 i = 0; i < 2; i++) {
+		value = prefix_value(&stay[i]);
+		CHECK(uxdp_map_update(&shared, &stay[i], &value, ANY) == 0);
+	}
+	run(lpm_worker, lpm_control, milliseconds);
+	while (uxdp_map_next_key(&shared, NULL, &key) == 0)
+		CHECK(uxdp_map_delete(&shared, &key) == 0);
+	for (entries = 0;; entries++) {
+		next = (struct prefix){32, {11, 0, entries >> 8, entries}};
+		if (uxdp_map_update(&shared, &next, &value, NOEXIST))
+			break;
+	}
+	CHECK(entries == 400);
+	printf("lpm: %lu lookups, %lu changes\n", (unsigned long)totals[0],
+	       (unsigned long)totals[WORKERS]);
+}
+
+/* --- ring buffer --- */
+
+struct event {
+	u64 producer;
+	u64 sequence;
+	u64 words[];
+};
+
+static void *ringbuf_worker(void *argument)
+{
+	u64 me = (u64)argument, random = me + 1, sequence = 0;
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		u64 words = draw(&random) % 40;
+		struct event *event =
+		    uxdp_helper_ringbuf_reserve(&map, sizeof(*event) + words * 8, 0);
+
+		if (!event) {
+			sched_yield();
+			continue;
+		}
+		event->producer = me;
+		event->sequence = sequence;
+		for (u64 i = 0; i < words; i++)
+			event->words[i] = sequence + i;
+		if (draw(&random) % 4 == 0) {
+			uxdp_helper_ringbuf_discard(event, 0);
+		} else {
+			uxdp_helper_ringbuf_submit(event, 0);
+			sequence++;
+		}
+	}
+	__atomic_store_n(&totals[me], sequence, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static u64 consumed[WORKERS];
+
+static void consume_all(void)
+{
+	static u64 buffer[1024];
+	s64 used;
+
+	while ((used = uxdp_ringbuf_consume(&shared, buffer, sizeof(buffer))) > 0) {
+		for (s64 at = 0; at < used;) {
+			u32 len = *(u32 *)((u8 *)buffer + at);
+			const struct event *event = (void *)((u8 *)buffer + at + 8);
+
+			CHECK(event->producer < WORKERS &&
+			      event->sequence == consumed[event->producer]++);
+			for (u64 i = 0; i < (len - sizeof(*event)) / 8; i++)
+				CHECK(event->words[i] == event->sequence + i);
+			at += 8 + (len + 7) / 8 * 8;
+		}
+	}
+	CHECK(used == 0);
+}
+
+static void *ringbuf_control(void *argument)
+{
+	(void)argument;
+	while (running())
+		consume_all();
+	return NULL;
+}
+
+static void stress_ringbuf(u64 milliseconds)
+{
+	create(RINGBUF, 0, 0, 4096, 0);
+	memset(consumed, 0, sizeof(consumed));
+	run(ringbuf_worker, ringbuf_control, milliseconds);
+	consume_all();
+	for (u32 i = 0; i < WORKERS; i++)
+		CHECK(consumed[i] == totals[i]);
+	printf("ringbuf: %lu records of one producer\n", (unsigned long)consumed[0]);
+}
+
+int main(int argc, char **argv)
+{
+	u64 milliseconds = argc > 1 ? strtoul(argv[1], NULL, 10) : 500;
+
+	stress_hash(HASH, milliseconds);
+	stress_hash(PERCPU_HASH, milliseconds);
+	stress_lru(LRU_HASH, 0, milliseconds);
+	stress_lru(LRU_HASH, 2, milliseconds); /* BPF_F_NO_COMMON_LRU */
+	stress_lru(LRU_PERCPU_HASH, 0, milliseconds);
+	stress_lpm(milliseconds);
+	stress_ringbuf(milliseconds);
+	return 0;
+}

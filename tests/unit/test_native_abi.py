@@ -1,0 +1,49 @@
+"""The structs of abi.h, declared once in C and once in Python, and the memory layouts that other programs rely on."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.native_library import clang
+from uxdp_bundle.shim import NATIVE_XDP_MD, NATIVE_XDP_MD_BYTES
+from uxdp_runtime import abi
+
+NATIVE = Path(abi.__file__).parent / "native"
+STRUCTS = {"uxdp_frame": abi.Frame, "uxdp_map": abi.Map, "uxdp_worker": abi.Worker}
+
+
+def assertions() -> str:
+    """Return C that compiles only if both languages agree."""
+    lines = ['#include "abi.h"']
+    for name, mirror in STRUCTS.items():
+        lines.append(f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(mirror)}, "sizeof {name}");')
+        for field, *_ in mirror._fields_:
+            place = getattr(mirror, field)
+            member = f"((struct {name} *)0)->{field}"
+            lines.append(f'_Static_assert(offsetof(struct {name}, {field}) == {place.offset}, "{name}.{field}");')
+            lines.append(f'_Static_assert(sizeof({member}) == {place.size}, "{name}.{field} size");')
+    for constant, value in (
+        ("UXDP_HEADROOM", abi.HEADROOM),
+        ("UXDP_TAIL_CALL_LIMIT", abi.TAIL_CALL_LIMIT),
+        ("UXDP_REDIRECT_IFINDEX", abi.REDIRECT_IFINDEX),
+        ("UXDP_REDIRECT_MAP", abi.REDIRECT_MAP),
+    ):
+        lines.append(f'_Static_assert({constant} == {value}, "{constant}");')
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_structs_sizes_and_offsets_equal_python(machine: str) -> None:
+    command = [*clang(), "-target", f"{machine}-linux-gnu", "-std=c11", "-fsyntax-only"]
+    command += ["-I", str(NATIVE), "-x", "c", "-"]
+    run = subprocess.run(command, input=assertions(), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_frame_begins_with_the_native_xdp_md() -> None:
+    for name, (offset, size) in NATIVE_XDP_MD.items():
+        field = getattr(abi.Frame, name)
+        assert (field.offset, field.size) == (offset, size)
+    assert abi.Frame.hard_start.offset >= NATIVE_XDP_MD_BYTES

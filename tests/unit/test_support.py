@@ -1,0 +1,68 @@
+"""SUPPORT.md says what the native library has: no more, no less."""
+
+import re
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import pytest
+
+from uxdp_bundle.container import bundle_from_bytes
+from uxdp_bundle.errors import UnsupportedFeatureError
+from uxdp_bundle.helpers import HELPERS, NOT_FOR_XDP
+from uxdp_bundle.manifest import MapDefinition
+from uxdp_runtime import abi
+from uxdp_runtime.compile.calls import PREFIX
+from uxdp_runtime.compile.compiler import native_library
+from uxdp_runtime.stores import Stores, control_library
+
+TEXT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
+ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|$", re.MULTILINE)
+# What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
+SHAPES = {
+    "ringbuf": (0, 0, 4096),
+    "lpm_trie": (8, 4, 16),
+    "queue": (0, 4, 4),
+    "stack": (0, 4, 4),
+    "bloom_filter": (0, 4, 4),
+}
+
+
+def _table(title: str) -> dict[str, bool]:
+    section = TEXT.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return {name: state == "yes" for name, state in ROWS.findall(section)}
+
+
+def test_support_lists_exactly_the_helpers_that_xdp_may_call() -> None:
+    assert list(_table("Helpers")) == [name for name in HELPERS[1:] if name not in NOT_FOR_XDP]
+
+
+def test_support_says_which_helpers_the_native_library_defines() -> None:
+    library = llvm.parse_bitcode(native_library("x86_64"))
+    native = {
+        f"bpf_{function.name.removeprefix(PREFIX)}"
+        for function in library.functions
+        if function.name.startswith(PREFIX) and not function.is_declaration
+    }
+    # The compiler makes tail calls itself; the library only finds their target.
+    assert {name for name, supported in _table("Helpers").items() if supported} == native | {"bpf_tail_call"}
+
+
+@pytest.fixture(scope="module")
+def minimal_object(minimal_image: bytes) -> bytes:
+    """An object without maps."""
+    with bundle_from_bytes(minimal_image) as bundle:
+        return bytes(bundle.object)
+
+
+@pytest.mark.parametrize(("kind", "supported"), _table("Maps").items(), ids=lambda value: str(value))
+def test_support_says_which_maps_have_a_store(minimal_object: bytes, kind: str, supported: bool) -> None:
+    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    flags = 1 if kind == "lpm_trie" else 0  # BPF_F_NO_PREALLOC, which the kernel demands for a trie
+    definition = MapDefinition("m", kind, key, value, entries, flags, pinning=False, inner=None)
+    if supported:
+        stores = Stores(minimal_object, [definition], 1, control_library())
+        assert stores["m"].descriptor.max_entries == entries
+        assert isinstance(stores["m"].descriptor, abi.Map)
+    else:
+        with pytest.raises(UnsupportedFeatureError, match=kind):
+            Stores(minimal_object, [definition], 1, control_library())
