@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 
-unit: $(READY)
+unit: $(READY) .venv/.test-packages
 	$(BIN)/pytest tests/unit --cov=uxdp_bundle --cov-report=term:skip-covered --cov-fail-under=95
 
 hostile: $(READY)
