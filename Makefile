@@ -43,10 +43,7 @@ differential: $(READY)
 packaging: $(READY)
 	$(BIN)/pytest tests/packaging
 
-bench-differential: $(READY)
-	$(BIN)/pytest tests/differential
-
-packaging: $(READY)
+bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py
 
 format: $(READY)

@@ -54,6 +54,10 @@ class ObjectFacts:
     forbidden: tuple[Finding, ...]
 
 
+# Larger constants are tables that belong to the program; their defaults would fill the manifest.
+MAX_PARAM_BYTES: Final = 4096
+
+
 def object_facts(data: bytes | memoryview) -> ObjectFacts:
     """Derive the facts of one eBPF object.
 
@@ -141,7 +145,7 @@ def _params(bpf_object: BpfObject) -> tuple[Param, ...]:
             content = section.data[symbol.value : symbol.value + size]
             if len(content) != size:
                 raise ObjectError(f"reaches outside of {section.name}", context=f"constant {variable.name}")
-            if size > 0:
+            if 0 < size <= MAX_PARAM_BYTES:
                 params.append(Param(variable.name, btf.spell(type_id), size, _default(btf, type_id, content)))
     return tuple(sorted(params, key=lambda param: param.name))
 

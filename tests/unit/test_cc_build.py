@@ -524,3 +524,14 @@ def test_headers_that_include_the_c_librarys_need_no_multilib_package(clang: str
         'char _license[] SEC("license") = "GPL";\n'
     )
     assert bound(image_of(tmp_path)) is Binding.EQUAL
+
+
+def test_large_tables_of_constants_are_no_params(tmp_path: Path):
+    (tmp_path / "nf.c").write_text(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        "const volatile __u8 table[200000] = {1};\nconst volatile __u32 port = 80;\n"
+        'SEC("xdp") int nf(struct xdp_md *ctx) { return table[ctx->rx_queue_index % 200000] + port; }\n'
+        'char _license[] SEC("license") = "GPL";\n'
+    )
+    output = build(BuildRequest(sources=("nf.c",), cwd=tmp_path))
+    assert [(param.name, param.default) for param in output.manifest.params] == [("port", 80)]

@@ -148,12 +148,14 @@ def test_context_accesses_load_of_no_field_names_the_line():
     assert caught.value.context == f"./<stdin>:{HEADER.count(chr(10)) + 5}"
 
 
-# r1 is the context on one way and something else on the other; the same instruction may not read both.
-JOINED = [instruction(JEQ_K, 2, offset=1), move(1, 3)]
+# r1 is the context on one way and something else on the other; the same instruction may not read both. Ways meet where
+# they jump to.
+MEET = instruction(JA)
+JOINED = [instruction(JEQ_K, 2, offset=2), move(1, 3), MEET]
 
 
 def test_context_accesses_join_with_something_else_still_counts():
-    assert accesses(program(*JOINED, load(0, 1, 4), EXIT)) == [("xdp", 2, "data_end")]
+    assert accesses(program(*JOINED, load(0, 1, 4), EXIT)) == [("xdp", 3, "data_end")]
 
 
 def test_context_accesses_impossible_load_after_a_join_is_of_something_else():
@@ -161,30 +163,45 @@ def test_context_accesses_impossible_load_after_a_join_is_of_something_else():
 
 
 def test_context_accesses_join_of_the_same_pointer_is_certain():
-    code = [instruction(JEQ_K, 2, offset=1), instruction(MOV_K, 4), load(0, 1, 2), EXIT]
+    code = [instruction(JEQ_K, 2, offset=2), instruction(MOV_K, 4), MEET, load(0, 1, 2), EXIT]
     with pytest.raises(ObjectError, match="offset 2"):
         program(*code).facts()
 
 
 def test_context_accesses_join_in_a_stack_slot_still_counts():
-    code = [instruction(JEQ_K, 2, offset=1), spill(10, -8, 1), load(3, 10, -8, LDX_DW), load(0, 3, 4), EXIT]
-    assert accesses(program(*code)) == [("xdp", 3, "data_end")]
+    code = [instruction(JEQ_K, 2, offset=2), spill(10, -8, 1), MEET, load(3, 10, -8, LDX_DW), load(0, 3, 4), EXIT]
+    assert accesses(program(*code)) == [("xdp", 4, "data_end")]
+
+
+# r2 points to one of two stack slots.
+ONE_OF_TWO = [
+    move(2, 10),
+    instruction(ADD_K, 2, imm=-8),
+    instruction(JEQ_K, 3, offset=2),
+    instruction(ADD_K, 2, imm=-8),
+    MEET,
+]
 
 
 def test_context_accesses_store_through_one_of_two_pointers_may_be_in_either():
+    code = [load(4, 10, -8, LDX_DW), load(0, 4, 4), load(4, 10, -16, LDX_DW), load(0, 4, 8), EXIT]
+    assert accesses(program(*ONE_OF_TWO, spill(2, 0, 1), *code)) == [("xdp", 7, "data_end"), ("xdp", 9, "data_meta")]
+
+
+def test_context_accesses_store_through_one_of_two_pointers_may_leave_what_was_there():
+    code = [spill(10, -8, 1), *ONE_OF_TWO, spill(2, 0, 5), load(4, 10, -8, LDX_DW), load(0, 4, 4), EXIT]
+    assert accesses(program(*code)) == [("xdp", 8, "data_end")]
+    # but it need not be there any more
+    code[-2] = load(0, 4, 0, LDX_DW)
+    assert accesses(program(*code)) == []
+
+
+def test_context_accesses_store_through_the_context_or_a_stack_pointer_is_to_the_stack():
     code = [
-        move(2, 10),
-        instruction(ADD_K, 2, imm=-8),
-        instruction(JEQ_K, 3, offset=1),
-        instruction(ADD_K, 2, imm=-8),
-        spill(2, 0, 1),
-        load(4, 10, -8, LDX_DW),
-        load(0, 4, 4),
-        load(4, 10, -16, LDX_DW),
-        load(0, 4, 8),
-        EXIT,
+        *(move(2, 10), instruction(ADD_K, 2, imm=-8), instruction(JEQ_K, 3, offset=2), move(2, 1), MEET),
+        *(spill(2, 0, 1), load(4, 10, -8, LDX_DW), load(0, 4, 4), EXIT),
     ]
-    assert accesses(program(*code)) == [("xdp", 6, "data_end"), ("xdp", 8, "data_meta")]
+    assert accesses(program(*code)) == [("xdp", 7, "data_end")]
 
 
 def test_context_accesses_loop_that_moves_a_pointer_ends():

@@ -355,6 +355,20 @@ def test_lowering_child_main_answers_as_lower_sees_it(modules, prepare, monkeypa
         assert data[4 + length :] == expected.object + expected.ir
 
 
+def test_lowering_child_refuses_ir_that_is_not_valid():
+    from types import SimpleNamespace
+
+    def verify() -> None:
+        raise RuntimeError("broken")
+
+    module = SimpleNamespace(verify=verify)
+    fake = SimpleNamespace(parse_bitcode=lambda _data: module)
+    request = {"inputs": [0], "prepare": False}
+    reply, *rest = lowering_child._lower(fake, None, str, request, b"")
+    assert reply == {"refused": {"kind": "invalid", "message": "the IR is not valid: broken"}}
+    assert rest == [b"", b""]
+
+
 def test_lowering_does_not_import_llvm_into_this_process():
     code = "import sys, uxdp_bundle.binding; print([n for n in ('llvmlite', 'elftools', 'rich') if n in sys.modules])"
     import sys
