@@ -6,10 +6,13 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+# What the caller of the tests is configured by; and make's own, by which an inner make speaks otherwise.
+_NOT_A_USERS = ("UXDP_", "XDG_", "SUDO_", "MAKE", "MFLAGS")
+
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """Return the environment of a user whose home is ``home``, with the commands of this installation on PATH."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("UXDP_", "XDG_", "SUDO_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_A_USERS)}
     path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
     own = {"UXDP_SYSTEM_CONFIG": str(home / "etc"), "UXDP_STATE_DIR": str(home / "state")}
     return {**kept, "PATH": path, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), **own, **variables}
