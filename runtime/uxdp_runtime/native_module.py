@@ -6,7 +6,7 @@ random state) are resolved into the code. Stores are shared by all workers.
 
 import ctypes
 import mmap
-import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +15,7 @@ from . import abi
 from .compile.loader import LoadedObject
 from .stores import Stores, libc_symbols
 
+_CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 # What BPF_PROG_TEST_RUN gives a frame: a page with 256 bytes of headroom, and struct skb_shared_info (320 bytes on
 # 64-bit machines, SKB_DATA_ALIGN) kept free behind the tailroom. Source: net/bpf/test_run.c, bpf_prog_test_run_xdp
 CHUNK_BYTES: Final = 4096
@@ -124,9 +125,5 @@ class NativeModule:
 
 
 def kernel_hz() -> int:
-    """Return CONFIG_HZ, which bpf_jiffies64 counts in; the kernel tells it nowhere but in the timer's resolution."""
-    resolution = os.sysconf("SC_CLK_TCK")  # USER_HZ, if the coarse clock does not tell better
-    import time
-
-    step = time.clock_getres(time.CLOCK_MONOTONIC_COARSE) if hasattr(time, "CLOCK_MONOTONIC_COARSE") else 0
-    return round(1 / step) if step else resolution
+    """Return CONFIG_HZ, which bpf_jiffies64 counts in: the coarse clock moves once per jiffy."""
+    return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))

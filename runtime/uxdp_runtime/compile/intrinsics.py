@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from .ir_text import Module, split_arguments
+from .ir_text import Function, Module, split_arguments
 
 _PASSTHROUGH: Final = re.compile(
     r"^  (?P<name>%\S+) = (?:tail )?call (?:\w+ )*?(?P<type>ptr|i\d+) @llvm\.bpf\.passthrough\."
@@ -57,7 +57,7 @@ def relax(module: Module, triple: str, datalayout: str) -> None:
     """
     for function in module.functions:
         function.lines = [_relaxed(line) for line in function.lines]
-    items: list[object] = []
+    items: list[str | Function] = []
     for item in module.items:
         if isinstance(item, str):
             if item.startswith("target triple"):
@@ -67,7 +67,7 @@ def relax(module: Module, triple: str, datalayout: str) -> None:
             elif _ATTRIBUTE_GROUP.match(item):
                 item = _TARGET_ATTRIBUTES.sub("", item)
         items.append(item)
-    module.items = items  # type: ignore[assignment]
+    module.items = items
 
 
 def _relaxed(line: str) -> str:

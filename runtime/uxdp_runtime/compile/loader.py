@@ -79,14 +79,10 @@ class LoadedObject:
             raise NativeObjectError(f"defines no {name!r}", context="native object") from cause
 
     def function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
-        """Return a defined function as a ctypes callable; it must not be called after ``close``."""
+        """Return a defined function as a ctypes callable; the code lives as long as it does."""
         function = ctypes.CFUNCTYPE(result, *arguments)(self.address(name))
         function.owner = self  # type: ignore[attr-defined]  # the code must outlive the callable
         return function
-
-    def close(self) -> None:
-        """Unmap the code. No function of it may run or be called any more."""
-        self._image.close()
 
 
 class _Image:
@@ -113,10 +109,6 @@ class _Image:
             self._protect()
         except struct.error as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
-
-    def close(self) -> None:
-        # ctypes exported the buffer (addressof); munmap is left to the garbage collector, when that export is gone.
-        self.symbols = {}
 
     def _parse_symbols(self) -> list[_Symbol]:
         for section in self._sections:
