@@ -19,6 +19,7 @@ UXDP_HELPER u64 uxdp_helper_redirect(u64 ifindex, u64 flags)
 	if (unlikely(flags))
 		return XDP_ABORTED;
 	frame->redirect_kind = UXDP_REDIRECT_IFINDEX;
+	frame->redirect_key = ifindex;
 	frame->redirect_target = (u32)ifindex;
 	return XDP_REDIRECT;
 }
@@ -41,9 +42,10 @@ UXDP_HELPER u64 uxdp_helper_redirect_map(const struct uxdp_map *map, u64 key, u6
 		return XDP_ABORTED;
 	entry = redirect_entry(map, key);
 	if (unlikely(!entry) && !(flags & BPF_F_BROADCAST)) {
-		/* A program that returns XDP_REDIRECT all the same means the interface of an
-		 * earlier call. */
+		/* A program that returns XDP_REDIRECT all the same means an interface: the one
+		 * whose index is what an earlier call gave, be it a map's key (ri->tgt_index). */
 		frame->redirect_kind = UXDP_REDIRECT_IFINDEX;
+		frame->redirect_target = frame->redirect_key;
 		return flags & REDIRECT_ACTIONS;
 	}
 	frame->redirect_kind = UXDP_REDIRECT_MAP;
