@@ -11,8 +11,9 @@ import mmap
 import os
 import platform
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
@@ -27,6 +28,9 @@ from .compile.loader import LoadedObject
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
+_RECORD_HEADER_BYTES = 8
+_RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
+_RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
 _VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
 
 
@@ -54,6 +58,8 @@ class ControlLibrary:
         self.update = function("uxdp_map_update", number, pointer, pointer, pointer, ctypes.c_uint64)
         self.delete = function("uxdp_map_delete", number, pointer, pointer)
         self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
+        self.ringbuf_read = function("uxdp_ringbuf_read", number, pointer, pointer, pointer, ctypes.c_uint64)
+        self.ringbuf_consume = function("uxdp_ringbuf_consume", number, pointer, pointer, ctypes.c_uint64)
 
 
 def control_library() -> ControlLibrary:
@@ -139,6 +145,40 @@ class Store:
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+    def read_records(self, position: int) -> tuple[list[bytes], int]:
+        """Return the records of a ring buffer from a position on, and the position behind them; they stay in it."""
+        end = ctypes.c_uint64(position)
+        descriptor, read = ctypes.byref(self.descriptor), self._control.ringbuf_read
+        return self._records(lambda buffer, size: read(descriptor, ctypes.byref(end), buffer, size)), end.value
+
+    def consume_records(self) -> list[bytes]:
+        """Take all records out of a ring buffer."""
+        descriptor, consume = ctypes.byref(self.descriptor), self._control.ringbuf_consume
+        return self._records(lambda buffer, size: consume(descriptor, buffer, size))
+
+    def fill_ring(self, byte: int) -> None:
+        """Fill the room of a ring buffer that holds no record with a byte: what a record's bytes are before it writes
+        them."""
+        size = 2 * self.definition.max_entries
+        self._memory[_RING_OFFSET : _RING_OFFSET + size] = bytes([byte]) * size
+
+    def _records(self, read: Callable[[Any, int], int]) -> list[bytes]:
+        """Read until there is nothing more: each record behind its length, a zero, and filled up to 8 bytes."""
+        records: list[bytes] = []
+        buffer = ctypes.create_string_buffer(min(_RECORDS_BYTES, self.definition.max_entries))
+        while used := read(buffer, len(buffer)):
+            if used == -errno.ENOSPC:
+                buffer = ctypes.create_string_buffer(2 * len(buffer))
+                continue
+            self._check(used)
+            at = 0
+            while at < used:
+                (size,) = struct.unpack_from("=I", buffer, at)
+                at += _RECORD_HEADER_BYTES
+                records.append(ctypes.string_at(ctypes.addressof(buffer) + at, size))
+                at += size + -size % _VALUE_ALIGNMENT
+        return records
 
     def _key(self, key: bytes) -> bytes:
         if len(key) != self.definition.key_size:

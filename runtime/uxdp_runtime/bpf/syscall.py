@@ -41,6 +41,9 @@ _NUMBERS: Final = {
 }
 OBJECT_NAME_BYTES: Final = 16  # BPF_OBJ_NAME_LEN
 PROG_TYPE_XDP: Final = 6  # BPF_PROG_TYPE_XDP
+PROG_TYPE_RAW_TRACEPOINT: Final = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
+BPF_F_TEST_XDP_LIVE_FRAMES: Final = 1 << 1
+_BPF_XDP: Final = 37  # enum bpf_attach_type
 # The cursor of a batch is a hash map's bucket number, or a key.
 _MIN_CURSOR_BYTES: Final = 8
 
@@ -50,6 +53,8 @@ _BATCH = struct.Struct("=QQQQIiQQ")  # in_batch, out_batch, keys, values, count,
 _BATCH_COUNT_OFFSET = 32
 _MAP_CREATE = struct.Struct("=7I16s5IQ")
 _PROG_LOAD = struct.Struct("=IIQQIIQII16sII")
+_RAW_TRACEPOINT_OPEN = struct.Struct("=QixxxxQ")  # name, prog_fd, cookie
+_LINK_CREATE = struct.Struct("=iiII")  # prog_fd, target_ifindex, attach_type, flags
 _INFO = struct.Struct("=iIQ")
 _TEST_RUN = struct.Struct("=iIIIQQIIIIQQIII")
 _MAP_INFO = struct.Struct("=6I16sIIQQIIII")
@@ -67,10 +72,12 @@ class Command(IntEnum):
     PROG_LOAD = 5
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
+    LINK_CREATE = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +246,7 @@ def freeze_map(fd: int) -> None:
 
 
 def load_program(instructions: bytes, *, license_text: str, name: str = "", kind: int = PROG_TYPE_XDP) -> int:
-    """Load a program without maps, BTF or relocations, and return its descriptor, which the caller owns.
+    """Load a program without BTF or relocations, and return its descriptor, which the caller owns.
 
     For measuring and probing; network functions are loaded by libbpf.
     """
@@ -249,6 +256,23 @@ def load_program(instructions: bytes, *, license_text: str, name: str = "", kind
         Command.PROG_LOAD,
         _PROG_LOAD.pack(kind, len(instructions) // 8, code.address, terms.address, 0, 0, 0, 0, 0, encoded, 0, 0),
     )
+
+
+def open_raw_tracepoint(program_fd: int, name: str) -> int:
+    """Run a program whenever the kernel passes a tracepoint; return a descriptor that ends it when it is closed.
+
+    :raises BpfError: ENOENT if the kernel has no such tracepoint
+    """
+    keep = _Input(name.encode("ascii") + b"\0")
+    return _create(Command.RAW_TRACEPOINT_OPEN, _RAW_TRACEPOINT_OPEN.pack(keep.address, program_fd, 0))
+
+
+def create_xdp_link(program_fd: int, ifindex: int, flags: int) -> int:
+    """Attach an XDP program to an interface; return a descriptor that detaches it when it is closed.
+
+    :param flags: XDP_FLAGS_* of include/uapi/linux/if_link.h
+    """
+    return _create(Command.LINK_CREATE, _LINK_CREATE.pack(program_fd, ifindex, _BPF_XDP, flags))
 
 
 def map_info(fd: int) -> MapInfo:
@@ -295,19 +319,21 @@ def run_program(
 ) -> RunResult:
     """Run a program on ``data`` in the kernel, as BPF_PROG_TEST_RUN.
 
-    :param context: the program type's context, struct xdp_md for XDP; what the program left of it is returned
+    :param context: the program type's context, struct xdp_md for XDP; what the program left of it is returned, but not
+        of live frames, which the kernel takes away
     :param data_out_bytes: room for the data that comes back; 0 asks for none
     :param repeat: how many times; the data is not restored between runs
     :raises BpfError: ENOSPC if the room is too small: the program has then run all the same
     """
     source, given = _Input(data), _Input(context)
     data_out = ctypes.create_string_buffer(data_out_bytes)
-    context_out = ctypes.create_string_buffer(len(context))
+    context_bytes = 0 if flags & BPF_F_TEST_XDP_LIVE_FRAMES else len(context)
+    context_out = ctypes.create_string_buffer(context_bytes)
     attributes = _writable(
         _TEST_RUN.pack(
             *(fd, 0, len(data), data_out_bytes, source.address, ctypes.addressof(data_out) if data_out_bytes else 0),
-            *(repeat, 0, len(context), len(context)),
-            *(given.address, ctypes.addressof(context_out) if context else 0, flags, 0, batch_size),
+            *(repeat, 0, len(context), context_bytes),
+            *(given.address, ctypes.addressof(context_out) if context_bytes else 0, flags, 0, batch_size),
         )
     )
     _call(Command.PROG_TEST_RUN, attributes)

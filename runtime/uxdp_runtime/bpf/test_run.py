@@ -13,7 +13,7 @@ back the verdict, the frame and the context. What one has to know, and this modu
   must exist, and have that queue.
 - With ``repeat`` the same memory is used again as the program left it. So times of a program that changes its frames
   are those of the frames that it makes; see ``Timing.stable``.
-- The target of XDP_REDIRECT is not told. The verdict is.
+- The target of XDP_REDIRECT is not told. The verdict is. See redirect_probe.
 
 References: net/bpf/test_run.c, bpf_prog_test_run_xdp; Documentation/bpf/bpf_prog_run.rst
 """
@@ -32,7 +32,7 @@ from . import syscall
 MIN_FRAME_BYTES: Final = 14  # ETH_HLEN
 METADATA_ALIGNMENT: Final = 4
 # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
-_XDP_MD: Final = struct.Struct("=6I")
+XDP_MD: Final = struct.Struct("=6I")
 # A frame grows by its headroom (256) and by what is left of its last page.
 _GROWTH_BYTES: Final = 256 + 4096
 # mov64 r0, XDP_PASS; exit
@@ -161,7 +161,7 @@ class TestRunner:
                 result = syscall.run_program(
                     fd,
                     data,
-                    context=_XDP_MD.pack(len(metadata), len(data), 0, ifindex, queue, 0),
+                    context=XDP_MD.pack(len(metadata), len(data), 0, ifindex, queue, 0),
                     data_out_bytes=len(data) + _GROWTH_BYTES,
                     repeat=repeat,
                 )
@@ -171,7 +171,7 @@ class TestRunner:
                     raise
             else:
                 break
-        context = Context(*_XDP_MD.unpack(result.context))
+        context = Context(*XDP_MD.unpack(result.context))
         return Outcome(
             verdict=result.retval,
             frame=result.data[context.data :],

@@ -158,5 +158,7 @@ s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, void *next);
  * is nothing; -ENOSPC if not even the first record fits. One thread at a time.
  */
 s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len);
+/* The same from a position on, which moves behind what was read; the records stay in the ring. */
+s64 uxdp_ringbuf_read(const struct uxdp_map *map, u64 *position, void *buffer, u64 len);
 
 #endif

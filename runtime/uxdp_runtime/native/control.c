@@ -206,3 +206,10 @@ UXDP_CONTROL s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, 
 {
 	return map->kind == BPF_MAP_TYPE_RINGBUF ? ringbuf_consume(map, buffer, len) : -EINVAL;
 }
+
+UXDP_CONTROL s64 uxdp_ringbuf_read(const struct uxdp_map *map, u64 *position, void *buffer, u64 len)
+{
+	if (map->kind != BPF_MAP_TYPE_RINGBUF)
+		return -EINVAL;
+	return ringbuf_read(map, position, buffer, len);
+}

@@ -144,17 +144,16 @@ UXDP_INLINE u64 ringbuf_query(const struct uxdp_map *map, u64 what)
 	}
 }
 
-/* Take submitted records out of the ring, see uxdp_ringbuf_consume(). */
-UXDP_SMALL static s64 ringbuf_consume(const struct uxdp_map *map, u8 *buffer, u64 len)
+/* Copy submitted records from *position on, and move it behind them; see uxdp_ringbuf_read(). */
+UXDP_SMALL static s64 ringbuf_read(const struct uxdp_map *map, u64 *position, u8 *buffer, u64 len)
 {
 	struct ringbuf *ring = map->store;
-	u64 mask = map->max_entries - 1;
-	u64 consumer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
 	u64 producer = __atomic_load_n(&ring->producer, __ATOMIC_ACQUIRE);
 	u64 used = 0;
 
-	while (consumer < producer) {
-		struct ringbuf_record *record = ringbuf_record(ring, mask, consumer);
+	while (*position < producer) {
+		struct ringbuf_record *record =
+		    ringbuf_record(ring, map->max_entries - 1, *position);
 		u32 seen = __atomic_load_n(&record->len, __ATOMIC_ACQUIRE);
 		u64 bytes = record_bytes(seen);
 
@@ -173,9 +172,19 @@ UXDP_SMALL static s64 ringbuf_consume(const struct uxdp_map *map, u8 *buffer, u6
 			__builtin_memcpy(buffer + used + sizeof(header), record + 1, seen);
 			used += bytes;
 		}
-		consumer += bytes;
-		__atomic_store_n(&ring->consumer, consumer, __ATOMIC_RELEASE);
+		*position += bytes;
 	}
+	return used;
+}
+
+/* Take submitted records out of the ring, see uxdp_ringbuf_consume(). */
+UXDP_SMALL static s64 ringbuf_consume(const struct uxdp_map *map, u8 *buffer, u64 len)
+{
+	struct ringbuf *ring = map->store;
+	u64 position = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
+	s64 used = ringbuf_read(map, &position, buffer, len);
+
+	__atomic_store_n(&ring->consumer, position, __ATOMIC_RELEASE);
 	return used;
 }
 
