@@ -104,6 +104,24 @@ define i32 @prog(ptr %0) {
   ret i32 %3
 }
 """
+# Attributes with brackets, of the result and of the parameters, at the call and at the definition.
+ATTRIBUTES = """
+define internal range(i32 0, 256) i32 @byte(ptr captures(none) %0, ptr nocapture readonly captures(none) %1) {
+  %3 = load i32, ptr %1, align 4
+  %4 = zext i32 %3 to i64
+  %5 = inttoptr i64 %4 to ptr
+  %6 = getelementptr i8, ptr %5, i64 14
+  %7 = load i8, ptr %6, align 1
+  %8 = zext i8 %7 to i32
+  store i32 %8, ptr %0, align 4
+  ret i32 %8
+}
+define i32 @prog(ptr %0) {
+  %2 = alloca i32, align 4
+  %3 = call noundef range(i32 0, 256) i32 @byte(ptr captures(none) initializes((0, 4)) %2, ptr %0)
+  ret i32 %3
+}
+"""
 CALLBACK = """
 define internal i64 @body(i32 %index, ptr %loop) {
   %1 = getelementptr inbounds %struct.loop, ptr %loop, i64 0, i32 1
@@ -210,6 +228,7 @@ def frame(request: pytest.FixtureRequest) -> abi.Frame:
         pytest.param(LENGTH, 200, id="length-by-32-bit-subtraction"),
         pytest.param(PHI, 14, id="phi-select-loop-volatile"),
         pytest.param(SUBPROGRAM, 14, id="subprogram"),
+        pytest.param(ATTRIBUTES, 14, id="attributes-with-brackets"),
         pytest.param(CALLBACK, 14, id="callback-through-copied-struct"),
         pytest.param(CORE, 199, id="core-and-passthrough"),
         pytest.param(FIELDS, 7003, id="ifindex-and-queue"),

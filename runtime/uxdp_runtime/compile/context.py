@@ -104,7 +104,7 @@ class _Facts:
 # Which helper hands which argument to which parameter of its callback: helper -> (callback, argument, parameter).
 _CALLBACKS: Final = {"181": (1, 2, 1), "164": (1, 2, 3), "209": (1, 2, 1)}
 _CALL: Final = re.compile(
-    r"(?:(?:tail|musttail|notail) )?call (?P<head>[^@(]*?)"
+    r"(?:(?:tail|musttail|notail) )?call (?P<head>(?:[^@()]|\([^()]*\))*?)"
     r"(?P<callee>@[^\s(]+|%[^\s(]+|inttoptr \(i64 (?P<helper>\d+) to ptr\))\("
 )
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-_DEFINE: Final = re.compile(
-    r"^define .*@(?P<name>\"[^\"]*\"|[-\w$.]+)\((?P<parameters>.*?)\)(?P<rest>[^()]*(?:\(.*)?)\{$"
-)
+# Parameters' attributes have brackets of their own: captures(none), initializes((0, 4)).
+_DEFINE: Final = re.compile(r"^define .*?(?P<result>\w+) @(?P<name>\"[^\"]*\"|[-\w$.]+)(?P<open>\().*\{$")
 _RESULT: Final = re.compile(r"^  (?P<name>%(?:\"[^\"]*\"|[-\w$.]+)) = (?P<rest>.*)$")
 _ATTACHED: Final = re.compile(
     r", !(?:dbg|DIAssignID|llvm\.loop|srcloc|heapallocsite|annotation|preserve\.access\.index) !\d+"
@@ -37,10 +36,27 @@ class Function:
     @property
     def parameters(self) -> list[str]:
         """The names of the parameters, such as ``%v0``, in order."""
+        names = [piece.rsplit(" ", 1)[-1] for piece in self._declared_parameters()]
+        return [name if name.startswith("%") else "" for name in names]
+
+    @property
+    def parameter_types(self) -> list[str]:
+        """The types of the parameters, such as ``i32``, in order."""
+        return [piece.split(" ", 1)[0] for piece in self._declared_parameters()]
+
+    @property
+    def result_type(self) -> str:
+        """The type that the function returns; of a structure only its last part."""
+        return self._definition()["result"]
+
+    def _declared_parameters(self) -> list[str]:
+        start = self._definition().start("open")
+        return split_arguments(self.header[start + 1 : closing(self.header, start)])
+
+    def _definition(self) -> re.Match[str]:
         match = _DEFINE.match(self.header)
         assert match is not None  # noqa: S101  # the header was found by this very pattern
-        names = [piece.rsplit(" ", 1)[-1] for piece in split_arguments(match["parameters"])]
-        return [name if name.startswith("%") else "" for name in names]
+        return match
 
 
 @dataclass(slots=True)
