@@ -76,6 +76,12 @@ def _run(body: str, entries: list[str], *arguments: int) -> int:
             77,
             id="pointers-stay-pointers",
         ),
+        pytest.param(
+            "%w = call i64 (ptr, i32, ...) inttoptr (i64 28 to ptr)(ptr null, i32 0, ptr %k, i64 0, i32 33)\n"
+            "  %r = trunc i64 %w to i32\n  ret i32 %r",
+            33,
+            id="variadic-as-libbpf-declares-trace-printk",
+        ),
     ],
 )
 def test_rewrite_calls_converts_as_bpf_registers_do(call: str, expected: int) -> None:
@@ -126,6 +132,16 @@ def test_rewrite_calls_unknown_helper_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedCallError) as refused:
         rewrite_calls(module, NATIVE, ["prog"])
     assert (refused.value.name, refused.value.function) == ("bpf_fib_lookup", "prog")
+
+
+def test_rewrite_calls_a_call_that_is_not_understood_is_refused() -> None:
+    body = (
+        "define i32 @prog(<2 x i32> %0) {\n  %r = call <2 x i32> inttoptr (i64 23 to ptr)(<2 x i32> %0)\n  ret i32 0\n}"
+    )
+    module = parse_module(str(llvm.parse_assembly(HEAD + body)))
+    with pytest.raises(UnsupportedCallError, match="called as %r = call <2 x i32>") as refused:
+        rewrite_calls(module, NATIVE, ["prog"])
+    assert (refused.value.name, refused.value.function) == ("bpf_redirect", "prog")
 
 
 def test_rewrite_globals_makes_data_external_and_constants_new() -> None:

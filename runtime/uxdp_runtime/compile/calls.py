@@ -22,9 +22,10 @@ PREFIX: Final = "uxdp_helper_"
 TAIL_CALL: Final = "bpf_tail_call"
 _CALL: Final = re.compile(
     r"^(?P<lead>.*?)(?:(?:tail|musttail|notail) )?call (?P<attributes>(?:[a-z_]+(?:\([^)]*\))? )*?)"
-    r"(?P<type>void|ptr|i\d+) inttoptr \(i64 (?P<helper>\d+) to ptr\)\("
+    r"(?P<type>void|ptr|i\d+) (?:\([^()]*\) )?inttoptr \(i64 (?P<helper>\d+) to ptr\)\("
 )
-_HEADER: Final = re.compile(r"\b(?P<result>ptr|i\d+) @(?:\"[^\"]*\"|[-\w$.]+)\((?P<parameters>.*?)\)[^()]*(?:\(.*)?\{$")
+# What is left of a call of an address would run into nowhere.
+_LEFT: Final = re.compile(r"call .*\binttoptr \(i64 (?P<helper>\d+) to ptr\)\(")
 # Which argument of a helper is a callback, and the type by which native code calls it.
 _CALLBACKS: Final = {"bpf_loop": (1, "i64 (i64, ptr)")}
 _SIGNATURE: Final = re.compile(r"^(?P<result>void|ptr|i\d+) \((?P<parameters>.*)\)$")
@@ -83,19 +84,16 @@ class _Adapters:
 
 def _adapter(adapter: str, function: Function, wanted: str) -> str:
     match = _SIGNATURE.match(wanted)
-    header = _HEADER.search(function.header)
     assert match is not None  # noqa: S101  # a constant of this module
-    assert header is not None  # noqa: S101  # every definition has a result type
     given = split_arguments(match["parameters"])
-    own = [piece.split(" ", 1)[0] for piece in split_arguments(header["parameters"])]
     lines: list[str] = []
     passed: list[str] = []
-    for number, kind in enumerate(own):
+    for number, kind in enumerate(function.parameter_types):
         value, code = _converted(f"%a{number}", given[number], kind)
         lines += code
         passed.append(f"{kind} {value}")
-    lines.append(f"  %r = call {header['result']} @{function.name}({', '.join(passed)})")
-    value, code = _converted("%r", header["result"], match["result"])
+    lines.append(f"  %r = call {function.result_type} @{function.name}({', '.join(passed)})")
+    value, code = _converted("%r", function.result_type, match["result"])
     lines += [*code, f"  ret {match['result']} {value}"]
     heads = ", ".join(f"{kind} %a{number}" for number, kind in enumerate(given))
     return f'define internal {match["result"]} @"{adapter}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
@@ -121,6 +119,10 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
                 block = f"%{label['name']}"
             match = _CALL.match(line)
             if match is None:
+                if left := _LEFT.search(line):
+                    raise UnsupportedCallError(
+                        helper_name(int(left["helper"])), f"called as {line.strip()}", function.name
+                    )
                 lines.append(line)
                 continue
             start = match.end() - 1
@@ -174,12 +176,9 @@ def _renamed_edges(line: str, renamed: dict[str, str]) -> str:
 
 def _tail_call(function: Function, line: str, operands: list[str], number: int) -> list[str]:
     """Return the lines that stand for one tail call; the block goes on under a new label."""
-    result_match = re.search(r"\b(void|i\d+) @", function.header)
-    result = result_match[1] if result_match is not None else ""
+    result = function.result_type
     if result not in ("void", "i32", "i64"):
-        raise UnsupportedCallError(
-            TAIL_CALL, f"in a function that returns {result or 'something unknown'}", function.name
-        )
+        raise UnsupportedCallError(TAIL_CALL, f"in a function that returns {result}", function.name)
     defined = result_of(line)
     target, verdict, taken = (f'%"uxdp.tail.{part}.{number}"' for part in ("target", "verdict", "taken"))
     context, table, index = operands
