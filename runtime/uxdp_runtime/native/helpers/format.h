@@ -120,6 +120,7 @@ static u32 read_string(char *to, u64 from, u32 size)
 	return have;
 }
 
+/* bstr_printf() does not count an address that begins behind the buffer's end. */
 static void put_ip(struct output *out, u64 from, bool six, bool leading_zeros)
 {
 	struct spec decimal = {.zero = true, .width = leading_zeros ? 3 : 0},
@@ -127,6 +128,8 @@ static void put_ip(struct output *out, u64 from, bool six, bool leading_zeros)
 	u8 address[16] = {0};
 	u32 bytes = six ? 16 : 4;
 
+	if (out->length >= out->size)
+		return;
 	if (read_memory(address, from, bytes) != bytes)
 		__builtin_memset(address, 0, sizeof(address));
 	for (u32 i = 0; i < bytes; i++) {
