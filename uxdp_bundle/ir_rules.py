@@ -53,6 +53,7 @@ _INTRINSIC: Final = re.compile(
     r"|memcpy\..*|memmove\..*|memset\..*"
     r"|bswap\..*|bitreverse\..*|ctpop\..*|ctlz\..*|cttz\..*|fshl\..*|fshr\..*|abs\..*|[us](?:min|max|cmp)\..*"
     r"|[us](?:add|sub|mul)\.with\.overflow\..*|[us](?:add|sub|shl)\.sat\..*|ptrmask\..*"
+    r"|vector\.reduce\.(?:add|mul|and|or|xor|[us]min|[us]max)\..*"
     r"|bpf\.(?:passthrough|compare|preserve|btf\.type\.id|getelementptr\.and)\b.*|preserve\..*"
     r"|trap|ubsantrap|debugtrap"
     r")"

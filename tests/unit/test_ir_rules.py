@@ -103,6 +103,7 @@ def test_find_violation_of_everything_ordinary_is_none(flag):
         pytest.param('!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"frame-pointer", i32 2}\n', id="flags"),
         pytest.param('!llvm.ident = !{!0}\n!0 = !{!"asm sideeffect \\22x\\22"}\n', id="metadata"),
         pytest.param("define void @g() #0 {\n  ret void\n}\nattributes #0 = { nounwind cold }\n", id="attributes"),
+        pytest.param("declare i64 @llvm.vector.reduce.or.v4i64(<4 x i64>)\n", id="vector-reduction"),
     ],
 )
 def test_find_violation_of_harmless_ir_is_none(text):
