@@ -28,15 +28,22 @@ static __always_inline void note(__u32 which, __u64 value)
 		*slot = *slot * 31 + value;
 }
 
-/* A number that depends on the frame: every frame has 14 bytes. */
+/* A number that depends on the frame, on every bit of it alike: MurmurHash3's last step over the
+ * first bytes and the length. Every frame has 14 bytes. */
 static __always_inline __u32 frame_word(struct xdp_md *ctx)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	__u8 *data = (void *)(long)ctx->data;
+	__u32 word = data_end - (void *)data;
 
 	if ((void *)(data + 14) > data_end)
 		return 0;
-	return data[5] | data[11] << 8 | data[12] << 16 | data[13] << 24;
+	word ^= data[5] | data[11] << 8 | data[12] << 16 | data[13] << 24;
+	if ((void *)(data + 46) <= data_end)
+		word ^= data[25] << 3 | data[37] << 11 | data[41] << 19 | data[45] << 24;
+	word = (word ^ word >> 16) * 0x85ebca6b;
+	word = (word ^ word >> 13) * 0xc2b2ae35;
+	return word ^ word >> 16;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";
