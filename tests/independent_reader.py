@@ -55,6 +55,7 @@ def read(image: bytes) -> dict[str, Any]:
         "manifest": found,
         "contents": contents,
         "accesses": read_shim(only["shim"]),
+        "native": {name: read_native(content, name) for (role, name), content in contents.items() if role == "native"},
         "keys": read_signatures(signatures, bundle_id, found["name"]),
     }
 
@@ -236,6 +237,33 @@ def read_members(image: bytes, members: list[dict[str, Any]], m: int) -> dict[tu
         contents[member["role"], member["name"]] = stored
     require(position == m, "5 M")
     return contents
+
+
+WORD = matches("[A-Za-z0-9._+-]{1,64}")
+DESCRIPTION = record(
+    program=is_text,
+    machine=one_of("x86_64", "aarch64"),
+    cpu=WORD,
+    features=array(WORD),
+    llvm=WORD,
+    values=lambda value: isinstance(value, dict) and all(type(number) is int for number in value.values()),
+    **dict.fromkeys(("library", "object", "maps"), SHA256),
+)
+
+
+def read_native(content: bytes, name: str) -> tuple[dict[str, Any], bytes]:
+    """Section 5.1: return the description and the object."""
+    require(len(content) >= 4, "5.1 length")
+    (length,) = struct.unpack_from("<I", content)
+    require(length <= 256 * KIB and 4 + length <= len(content), "5.1 length")
+    description, elf = canonical_json(content[4 : 4 + length]), content[4 + length :]
+    DESCRIPTION(description)
+    require(description["features"] == sorted(set(description["features"])), "5.1 features")
+    require(name == "{program}/{machine}/{cpu}".format(**description), "5.1 name")
+    machine = {"x86_64": 62, "aarch64": 183}[description["machine"]]
+    require(elf[:7] == bytes.fromhex("7F 45 4C 46 02 01 01"), "5.1 object")
+    require(struct.unpack_from("<HH", elf, 16) == (1, machine), "5.1 object")
+    return description, elf
 
 
 def unpack(frame: bytes, size: int) -> bytes:

@@ -19,7 +19,7 @@ from .errors import KeyFileError, RevokedError, RollbackError, SignatureError, T
 from .keys import PublicKey
 from .rollback import RollbackState
 from .signature import PAYLOAD_TYPE, Signature, check_claim, pae, parse_envelopes, statement
-from .trust import DEFAULT_ROLE, TrustStore
+from .trust import DEFAULT_ROLE, NATIVE_ROLE, TrustStore
 
 _MAKER: Final = object()
 
@@ -110,6 +110,11 @@ class AuthenticBundle:
 
     def __init_subclass__(cls) -> None:
         raise TypeError("AuthenticBundle cannot be derived from")
+
+    @property
+    def allows_native(self) -> bool:
+        """Whether native code that the bundle carries may run here: one of its signers is trusted for that."""
+        return not self.insecure and any(signer.role == NATIVE_ROLE for signer in self.signers)
 
     def record_use(self, rollback: RollbackState) -> bool:
         """Record that this bundle was used successfully, so that an older one will be refused; return whether it was.

@@ -19,9 +19,10 @@ from typing import Final, Self
 
 import zstandard
 
+from . import canonical
 from .elf_extent import check_extent
 from .errors import BundleFormatError
-from .manifest import MAX_MANIFEST_BYTES, MAX_MEMBERS, Manifest, Member, parse_manifest
+from .manifest import MAX_MANIFEST_BYTES, MAX_MEMBERS, Manifest, Member, parse_manifest, to_json
 from .sealed import SealedMemory, read_sealed, seal_bytes
 
 # Like PNG's: a byte with the high bit set, the name, CR LF, end-of-file and LF show what a text transfer damaged.
@@ -116,6 +117,29 @@ class Bundle:
         where = f"{self.path}: manifest.members[{self.manifest.members.index(member)}]"
         return _unpack_zstd(stored, member.size, where)
 
+    def with_members(self, contents: Sequence[Content]) -> bytes:
+        """Return the file image of this bundle with more members, unsigned; it has another bundle id.
+
+        A member takes the place of one of the same role and name. What else the bundle holds stays as it is stored, and
+        what its manifest says that this version does not know stays too.
+
+        :raises BundleFormatError: there would be too many members, or too large ones
+        """
+        added = {(content.role, content.name) for content in contents}
+        packing = _Packing()
+        for member in self.manifest.members:
+            if (member.role, member.name) not in added:
+                packing.keep(member, self._memory.view[member.offset : member.offset + member.length])
+        for content in contents:
+            packing.add(content)
+        if len(packing.members) > MAX_MEMBERS:
+            raise BundleFormatError(f"{len(packing.members)} members, at most {MAX_MEMBERS} allowed", context=self.path)
+        manifest = canonical.loads_canonical(self.manifest_bytes, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
+        manifest["members"] = to_json(tuple(packing.members))
+        image = _assemble(*packing.finish(canonical.dumps(manifest)), b"")
+        bundle_from_bytes(image, path=self.path).close()
+        return image
+
     def with_signatures(self, signatures: bytes) -> bytes:
         """Return the file image of this bundle with other signatures; the bundle id stays what it is."""
         return _assemble(bytes(self._memory.view[: self._signatures_offset]), self.manifest_bytes, signatures)
@@ -156,31 +180,49 @@ def pack(manifest: Manifest, contents: Sequence[Content], signatures: bytes = b"
     :param contents: the object first; at most MAX_MEMBERS
     :param signatures: DSSE envelopes, one per line, or nothing
     """
-    image = bytearray()
-    members = []
+    packing = _Packing()
     for content in contents:
+        packing.add(content)
+    encoded = replace(manifest, members=tuple(packing.members)).encode()
+    return _assemble(*packing.finish(encoded), signatures)
+
+
+class _Packing:
+    """Members one after the other, each padded, and their records for the manifest."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self._image = bytearray()
+
+    def add(self, content: Content) -> None:
+        """Append a member, compressed if it says so."""
         stored = content.data
         # A frame of no bytes is bigger than no bytes, so empty content is stored as it is.
         compression = content.compression if content.data else "none"
         if compression == "zstd":
             stored = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True).compress(content.data)
-        members.append(
-            Member(
-                role=content.role,
-                name=content.name,
-                offset=len(image),
-                length=len(stored),
-                size=len(content.data),
-                sha256=hashlib.sha256(stored).hexdigest(),
-                media_type=content.media_type,
-                compression=compression,
-            )
+        member = Member(
+            role=content.role,
+            name=content.name,
+            offset=0,
+            length=len(stored),
+            size=len(content.data),
+            sha256=hashlib.sha256(stored).hexdigest(),
+            media_type=content.media_type,
+            compression=compression,
         )
-        image += stored
-        image += bytes(-len(image) % ALIGNMENT)
-    encoded = replace(manifest, members=tuple(members)).encode()
-    body = bytes(image) + encoded
-    return _assemble(body + bytes(-len(body) % ALIGNMENT), encoded, signatures)
+        self.keep(member, stored)
+
+    def keep(self, member: Member, stored: bytes | memoryview) -> None:
+        """Append a member as it is stored."""
+        self.members.append(replace(member, offset=len(self._image)))
+        self._image += stored
+        self._image += bytes(-len(self._image) % ALIGNMENT)
+
+    def finish(self, manifest: bytes) -> tuple[bytes, bytes]:
+        """Return the members with the manifest behind them, padded, and the manifest."""
+        body = bytes(self._image) + manifest
+        return body + bytes(-len(body) % ALIGNMENT), manifest
 
 
 def _assemble(body: bytes, manifest: bytes, signatures: bytes) -> bytes:

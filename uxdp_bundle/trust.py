@@ -16,7 +16,11 @@
 
 Every bundle needs one signature by a publisher. Each rule whose names match the bundle's raises the threshold of its
 role, and never lowers one: no file can undo what another demands. The directories of the system and of the user are
-read alike; root reads the system's alone. The user's own development key counts as a publisher of every name.
+read alike; root reads the system's alone. The user's own development key counts as a publisher of every name, and its
+native code is used.
+
+A role means what rules make of it. Two mean more: "publisher", which is always needed, and "native": only if a key that
+signed a bundle is trusted in this role, native code that the bundle carries is used; otherwise it is compiled here.
 
 A defect anywhere is an error: a file that is skipped could be the one that revokes a key or demands a second one.
 """
@@ -38,6 +42,8 @@ TRUST_DIRECTORY: Final = "trust.d"
 TRUST_SUFFIX: Final = ".toml"
 REVOKED_NAME: Final = "revoked.toml"
 DEFAULT_ROLE: Final = "publisher"
+# Whoever signs in this role may bring machine code along, which nothing can show to be what the kernel verified.
+NATIVE_ROLE: Final = "native"
 MAX_THRESHOLD: Final = 16  # no bundle carries more signatures
 MAX_FILES: Final = 1024
 MAX_FILE_BYTES: Final = 1 << 20
@@ -114,7 +120,10 @@ class TrustStore:
         own = development_key_path()
         if trusted_files.exists(own):
             key, _ = development_key(create=False)
-            keys.append(TrustedKey(key.public, ("*",), comment="development key", source=str(own)))
+            keys += [
+                TrustedKey(key.public, ("*",), role, comment="development key", source=str(own))
+                for role in (DEFAULT_ROLE, NATIVE_ROLE)
+            ]
         return cls(tuple(keys), tuple(rules), Revocations(revoked_keys, revoked_bundles))
 
     def requirements(self, name: str) -> dict[str, int]:

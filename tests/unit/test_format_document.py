@@ -1,6 +1,7 @@
 """FORMAT.md is enough to write a reader, its example and tables are current, and reader and code agree."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from uxdp_bundle import (
     instructions,
     manifest,
     map_definitions,
+    native_code,
     shim,
     signature,
 )
@@ -124,6 +126,40 @@ def test_roles_in_the_document_are_the_code_s():
     assert media_types["object"] == container.OBJECT_MEDIA_TYPE
     assert media_types["ir"] == container.IR_MEDIA_TYPE
     assert media_types["shim"] == container.SHIM_MEDIA_TYPE
+    assert media_types["native"] == native_code.NATIVE_MEDIA_TYPE
+
+
+def test_native_code_in_the_document_is_the_code_s():
+    assert {row[0] for row in table(section("5.1 Native code"))} == native_code.KEYS
+    assert native_code.MAX_DESCRIPTION_BYTES == 256 * KIB
+
+
+def test_independent_reader_reads_native_code():
+    code = native_code.NativeCode(
+        program="minimal",
+        machine="aarch64",
+        cpu="generic",
+        features=("fp-armv8", "neon"),
+        llvm="22.1.0",
+        library="00" * 32,
+        object="11" * 32,
+        maps="22" * 32,
+        values={"llvm.xdp_md:0:4$0:1": 4},
+        data=bytes.fromhex("7f454c46020101").ljust(16, b"\0") + b"\1\0\xb7\0",
+    )
+    with bundle_from_bytes(signed_case("minimal")) as bundle:
+        image = bundle.with_members([code.content()])
+    found = read(image)
+    assert found["keys"] == []
+    (name,) = found["native"]
+    description, elf = found["native"][name]
+    assert (name, elf) == (code.name, code.data)
+    assert description == {key: manifest.to_json(getattr(code, key)) for key in native_code.KEYS}
+    with bundle_from_bytes(image) as bundle:
+        assert native_code.parse_native_code(bundle.member("native"), name, context="native") == code
+    for damage in ({"cpu": "a b"}, {"machine": "riscv64"}, {"features": ("b", "a")}, {"library": "00"}):
+        with bundle_from_bytes(signed_case("minimal")) as bundle, pytest.raises(Refused, match=r"4|5\.1"):
+            read(bundle.with_members([dataclasses.replace(code, **damage).content()]))
 
 
 def test_native_xdp_md_in_the_document_is_the_code_s():

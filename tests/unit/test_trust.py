@@ -255,13 +255,14 @@ def test_load_user_follows_the_system_and_their_own(isolated: Directories, monke
     assert store.revocations.bundles == {"ab" * 32: str(isolated.user / "revoked.toml")}
 
 
-def test_load_own_development_key_is_a_publisher_of_everything(isolated: Directories):
+def test_load_own_development_key_is_a_publisher_of_everything_native_code_included(isolated: Directories):
     development, _ = keys.development_key(create=True)
-    (entry,) = TrustStore.load().keys
-    assert entry.key == development.public
-    assert entry.names == ("*",)
-    assert entry.role == "publisher"
-    assert entry.source == str(isolated.user / "development.pem")
+    entries = TrustStore.load().keys
+    assert [entry.role for entry in entries] == ["publisher", "native"]
+    for entry in entries:
+        assert entry.key == development.public
+        assert entry.names == ("*",)
+        assert entry.source == str(isolated.user / "development.pem")
 
 
 def test_load_callers_development_key_is_not_roots(isolated: Directories, monkeypatch):
