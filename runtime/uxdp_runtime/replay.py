@@ -25,8 +25,20 @@ BURST_FRAMES: Final = 256
 class Replay:
     """One program with plain memory for its maps, to run frames through."""
 
-    def __init__(self, source: ProgramSource, data: bytes, control: ControlLibrary, *, seed: int = 1) -> None:
-        """Load native code and make its maps; see ``replay_verified`` and ``replay_unverified``."""
+    def __init__(
+        self,
+        source: ProgramSource,
+        data: bytes,
+        control: ControlLibrary,
+        *,
+        compiled: CompiledProgram | None = None,
+        seed: int = 1,
+    ) -> None:
+        """Load native code and make its maps; see ``replay_verified`` and ``replay_unverified``.
+
+        :param compiled: what the code is of, if the kernel has verified it
+        """
+        self.compiled = compiled
         self.stores = Stores(source.object, source.maps, source.num_cpus, control)
         self.stores.link_programs(source.object, source.programs)
         self._module = NativeModule(data, self.stores, 0, seed=seed)
@@ -53,11 +65,14 @@ class Replay:
 
 
 def replay_verified(
-    verified: VerifiedObject, program: str, target: Target, control: ControlLibrary, cache_directory: Path | None
+    verified: VerifiedObject, program: str, target: Target | None, control: ControlLibrary, cache_directory: Path | None
 ) -> Replay:
-    """Return a replay of a program that the kernel has verified."""
-    compiled: CompiledProgram = compile_program(verified, program, target, num_cpus=1, cache_directory=cache_directory)
-    return Replay(compiled.source, compiled.native.data, control)
+    """Return a replay of a program that the kernel has verified.
+
+    :param target: None: this machine
+    """
+    compiled = compile_program(verified, program, target, num_cpus=1, cache_directory=cache_directory)
+    return Replay(compiled.source, compiled.native.data, control, compiled=compiled)
 
 
 def replay_unverified(bound: BoundBundle, program: str, target: Target, control: ControlLibrary) -> Replay:

@@ -22,7 +22,7 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
 from .compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
-from .compile.definitions import CPU_STORE, STORE
+from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.loader import LoadedObject
 
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
@@ -242,7 +242,7 @@ class Stores:
 
     def symbols(self, worker: int) -> Mapping[str, int]:
         """Return the addresses that a program's symbols have for one worker."""
-        symbols: dict[str, int] = {}
+        symbols = {NUM_CPUS: self.num_cpus}
         for name, store in self._stores.items():
             base = int(store.descriptor.store)
             symbols[STORE + name] = base

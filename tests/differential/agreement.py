@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bound_bundles import bound_image
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.compile.compiler import Target
-from uxdp_runtime.compile.program import compile_program
+from uxdp_runtime.compile.program import CompiledProgram, compile_program
 from uxdp_runtime.differential import Differential, native_cpus, verdict_name
 from uxdp_runtime.frames.constants import constants_of
 from uxdp_runtime.frames.generate import generate
@@ -30,17 +30,27 @@ def assert_agreement(
     image = build(BuildRequest(sources=(source.name,), cwd=source.parent)).bundle
     verdicts: Counter[str] = Counter()
     with bound_image(image, path=source.name) as bound:
-        obj = bytes(bound.authentic.bundle.object)
-        contents = read_map_file(obj, None, settings)
-        keys = {key for items in contents.values() for key, _value in items}
         for fact in bound.facts.programs:
             with verify(bound) as verified:
                 compiled = compile_program(verified, fact.name, target, num_cpus=native_cpus(), cache_directory=cache)
-                with Differential(compiled, control) as sides:
-                    sides.fill(contents)
-                    for _frame, outcome, difference in sides.run(generate(frames, seed, {*constants_of(obj), *keys})):
-                        assert difference is None, f"{fact.name}: {difference}"
-                        verdicts[verdict_name(outcome.verdict)] += 1
-                    differences = list(itertools.islice(sides.map_differences(), 3))
-                    assert differences == [], f"{fact.name}: {differences}"
+                verdicts += assert_agreement_of(compiled, control, frames=frames, seed=seed, settings=settings)
+    return verdicts
+
+
+def assert_agreement_of(
+    compiled: CompiledProgram, control: ControlLibrary, *, frames: int, seed: int, settings: tuple[str, ...] = ()
+) -> Counter[str]:
+    """Run a compiled program on generated frames on both sides; return the kernel's verdicts by name."""
+    obj = bytes(compiled.verified.bound.authentic.bundle.object)
+    contents = read_map_file(obj, None, settings)
+    keys = {key for items in contents.values() for key, _value in items}
+    verdicts: Counter[str] = Counter()
+    name = compiled.source.entry
+    with Differential(compiled, control) as sides:
+        sides.fill(contents)
+        for _frame, outcome, difference in sides.run(generate(frames, seed, {*constants_of(obj), *keys})):
+            assert difference is None, f"{name}: {difference}"
+            verdicts[verdict_name(outcome.verdict)] += 1
+        differences = list(itertools.islice(sides.map_differences(), 3))
+        assert differences == [], f"{name}: {differences}"
     return verdicts

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "authenticate": ("uxdp_runtime.cli.trust", "authenticate", "Check that a bundle is signed by whom you trust."),
     "bind": ("uxdp_runtime.cli.bundle", "bind", "Check that the object is what the bundle's IR lowers to."),
     "verify": ("uxdp_runtime.cli.verify", "verify", "Let the kernel's verifier judge a bundle's programs."),
+    "compile": ("uxdp_runtime.cli.compile", "compile_bundle", "Put native code for named CPUs into a bundle."),
     "inspect": ("uxdp_runtime.cli.bundle", "inspect", "Show what is in a bundle and who signed it."),
     "extract": ("uxdp_runtime.cli.bundle", "extract", "Write a bundle's members to files."),
     "diff": ("uxdp_runtime.cli.bundle", "diff", "Show what changed between two bundles."),

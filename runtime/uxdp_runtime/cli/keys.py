@@ -99,8 +99,8 @@ def sign(bundle: str, key_file: str | None, add: bool, output_file: str | None, 
     """
     target = Path(output_file or bundle)
     with open_bundle(bundle) as opened:
-        mode = _mode_of(target)
-        key = _signing_key(key_file)
+        mode = mode_for(target)
+        key = signing_key(key_file)
         image = sign_bundle(opened, key, add=add)
         bundle_id, name = opened.bundle_id, opened.manifest.name
         count = len(parse_envelopes(opened.signatures, bundle_id, name)) + 1 if add else 1
@@ -124,7 +124,8 @@ def sign(bundle: str, key_file: str | None, add: bool, output_file: str | None, 
     output.say(f"{target}: signed by {key.public.text}, {count} signature{'s' if count > 1 else ''} in all")
 
 
-def _signing_key(key_file: str | None) -> keys.SigningKey:
+def signing_key(key_file: str | None) -> keys.SigningKey:
+    """Return the key to sign with: that of a file, of the environment, or else the user's development key."""
     if key_file is not None:
         passphrase = os.environ.get(f"{keys.SIGNING_KEY_VARIABLE}_PASSPHRASE")
         return keys.signing_key_from(key_file, passphrase or _ask_passphrase, context="--key")
@@ -144,7 +145,7 @@ def _ask_passphrase() -> str | None:
     return passphrase
 
 
-def _mode_of(target: Path) -> int:
+def mode_for(target: Path) -> int:
     """Return the mode for the file that is about to be written: that of the file in its place, if there is one."""
     try:
         mode = target.lstat().st_mode

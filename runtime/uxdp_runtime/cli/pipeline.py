@@ -13,6 +13,8 @@ from .bundle_argument import resolve_bundle
 if TYPE_CHECKING:
     from uxdp_bundle.binding import BoundBundle
 
+    from ..compile.program import CompiledProgram
+
 
 @contextmanager
 def bound_bundle(argument: str, *, insecure_unsigned: bool) -> Iterator["BoundBundle"]:
@@ -37,3 +39,14 @@ def bound_bundle(argument: str, *, insecure_unsigned: bool) -> Iterator["BoundBu
         if authentic.insecure:
             output.warn(f"{path}: INSECURE: nobody you trust has signed this bundle; accepted by --insecure-unsigned")
         yield bind(authentic)
+
+
+def report_origin(compiled: "CompiledProgram") -> None:
+    """Say, on stderr, why native code that the bundle carries was not used, and what would change that."""
+    for rejection in compiled.rejections:
+        output.note(f"compiled from IR, not taken from the bundle: {rejection}")
+    if any(rejection.field == "signature" for rejection in compiled.rejections):
+        authentic = compiled.verified.bound.authentic
+        name = authentic.bundle.manifest.name
+        for key in dict.fromkeys(signer.key.text for signer in authentic.signers):
+            output.note(f"to use it: uxdp trust add {key} --names '{name}' --role native")

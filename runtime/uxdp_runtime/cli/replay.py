@@ -11,7 +11,7 @@ from ..differential import verdict_name
 from ..frames.generate import Frame
 from ..replay import Replay, replay_unverified, replay_verified
 from . import output
-from .pipeline import bound_bundle
+from .pipeline import bound_bundle, report_origin
 
 _TX, _REDIRECT = 3, 4
 
@@ -58,13 +58,14 @@ def replay(
         bound = stack.enter_context(bound_bundle(bundle, insecure_unsigned=insecure_unsigned))
         obj = bytes(bound.authentic.bundle.object)
         name = program or bound.facts.programs[0].name
-        target = targets.host_target()
         if unverified:
             output.warn("the kernel's verifier has not seen this program: --unverified")
-            session = replay_unverified(bound, name, target, control_library())
+            session = replay_unverified(bound, name, targets.host_target(cache_directory()), control_library())
         else:
             verified = stack.enter_context(verify(bound))
-            session = replay_verified(verified, name, target, control_library(), cache_directory())
+            session = replay_verified(verified, name, None, control_library(), cache_directory())
+        if session.compiled is not None:
+            report_origin(session.compiled)
         for map_name, items in read_map_file(obj, maps_file, assignments, cpus=1).items():
             for key, value in items:
                 session.stores[map_name].update(key, value)

@@ -14,7 +14,7 @@ from .. import hexdump
 from ..differential import Differential, FrameDifference, MapDifference, native_cpus, verdict_name
 from ..frames.generate import Frame
 from . import output
-from .pipeline import bound_bundle
+from .pipeline import bound_bundle, report_origin
 
 EXIT_DIFFERENT = 1
 _SHOWN_MAP_DIFFERENCES = 10
@@ -54,7 +54,6 @@ def test(
       uxdp test nf.uxdp --pcap trace.pcapng --maps maps.json
     """
 
-    from ..compile import targets
     from ..compile.cache import cache_directory
     from ..compile.program import compile_program
     from ..frames.capture import read_capture
@@ -67,14 +66,14 @@ def test(
     reports: list[dict[str, Any]] = []
     different = False
     with bound_bundle(bundle, insecure_unsigned=insecure_unsigned) as bound:
-        target = targets.host_target()
         control = control_library()
         names = [program] if program else [fact.name for fact in bound.facts.programs]
         for name in names:
             with verify(bound) as verified:
                 compiled = compile_program(
-                    verified, name, target, num_cpus=native_cpus(), cache_directory=cache_directory()
+                    verified, name, None, num_cpus=native_cpus(), cache_directory=cache_directory()
                 )
+                report_origin(compiled)
                 obj = bytes(bound.authentic.bundle.object)
                 contents = read_map_file(obj, maps_file, assignments)
                 with Differential(compiled, control) as sides:
@@ -88,6 +87,7 @@ def test(
                         frames = generate(count, seed, {*constants_of(obj), *keys})
                     report = _run(sides, frames)
             report["program"] = name
+            report["origin"] = compiled.origin.value
             different |= not report["equal"]
             reports.append(report)
             if not as_json:
@@ -157,6 +157,7 @@ def _json(report: dict[str, Any]) -> dict[str, Any]:
     difference: FrameDifference | None = report["difference"]
     return {
         "program": report["program"],
+        "origin": report["origin"],
         "equal": report["equal"],
         "frames": report["frames"],
         "verdicts": report["verdicts"],

@@ -1,11 +1,13 @@
-"""Compiled objects on disk, so that a program is compiled once for a machine.
+"""Compiled objects on disk, so that a program is compiled once for a machine, and what LLVM calls this machine's CPU.
 
 One file per object, named by the SHA-256 of everything that decides its content; written at once by rename, so readers
 and writers need no lock. What is cached will run as native code, so the directory and the file must belong to root or
 to this user and be writable by nobody else, and the content carries its own hash against damage.
 """
 
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -21,6 +23,7 @@ CACHE_VARIABLE: Final = "UXDP_CACHE_DIR"
 _MAGIC: Final = b"uxdp-native-1\n"
 _MAX_BYTES: Final = 64 << 20
 _DIGEST_BYTES: Final = 32
+_CHANGING: Final = ("processor", "cpu MHz", "bogomips", "apicid", "initial apicid", "core id", "physical id")
 
 
 def cache_directory() -> Path:
@@ -34,7 +37,7 @@ def cache_directory() -> Path:
 
 
 def cache_key(bundle_id: str, source: ProgramSource, target: Target, llvm: str) -> str:
-    """Return the name of an object: a digest of the bundle, the options, the native library, LLVM and the CPU."""
+    """Return the name of an object: a digest of the bundle, the options, this runtime, LLVM and the CPU."""
     material = {
         "bundle": bundle_id,
         "object": hashlib.sha256(source.object).hexdigest(),
@@ -43,10 +46,42 @@ def cache_key(bundle_id: str, source: ProgramSource, target: Target, llvm: str) 
         "values": None if source.values is None else dict(source.values),
         "constants": {name: content.hex() for name, content in source.constants.items()},
         "library": hashlib.sha256(native_library(target.machine)).hexdigest(),
+        "compiler": _compiler_digest(),
         "target": [target.machine, target.cpu, target.features],
-        "llvm": llvm,
+        "llvm": [llvm, _llvm()],
     }
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()
+
+
+def target_key() -> str:
+    """Return the name under which this machine's CPU is remembered: a digest of what the kernel says of it, and LLVM.
+
+    The first paragraph of /proc/cpuinfo, without what changes all the time.
+    """
+    first, _, _others = Path("/proc/cpuinfo").read_text().partition("\n\n")
+    lines = [line for line in first.splitlines() if not line.startswith(_CHANGING)]
+    return hashlib.sha256("\n".join([*lines, _llvm()]).encode()).hexdigest()
+
+
+def load_target(directory: Path, key: str) -> Target | None:
+    """Return this machine's CPU, or None if it is not known or the file is damaged.
+
+    :raises KeyFileError: the directory or the file is in the power of another user
+    """
+    content = _load(directory, key)
+    try:
+        return None if content is None else Target(**json.loads(content))
+    except (ValueError, TypeError):
+        return None
+
+
+def save_target(directory: Path, key: str, target: Target) -> None:
+    """Remember this machine's CPU.
+
+    :raises KeyFileError: the directory is not safe to use or cannot be written
+    """
+    content = {"machine": target.machine, "cpu": target.cpu, "features": target.features}
+    _save(directory, key, json.dumps(content).encode())
 
 
 def load(directory: Path, key: str, target: Target, llvm: str) -> NativeObject | None:
@@ -54,6 +89,19 @@ def load(directory: Path, key: str, target: Target, llvm: str) -> NativeObject |
 
     :raises KeyFileError: the directory or the file is in the power of another user
     """
+    content = _load(directory, key)
+    return None if content is None else NativeObject(content, target, llvm)
+
+
+def save(directory: Path, key: str, native: NativeObject) -> None:
+    """Store a compiled object under its key.
+
+    :raises KeyFileError: the directory is not safe to use or cannot be written
+    """
+    _save(directory, key, native.data)
+
+
+def _load(directory: Path, key: str) -> bytes | None:
     path = directory / key
     if not trusted_files.exists(directory):
         return None
@@ -65,19 +113,33 @@ def load(directory: Path, key: str, target: Target, llvm: str) -> NativeObject |
     content = data[header:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : header] != hashlib.sha256(content).digest():
         return None
-    return NativeObject(content, target, llvm)
+    return content
 
 
-def save(directory: Path, key: str, native: NativeObject) -> None:
-    """Store a compiled object under its key.
-
-    :raises KeyFileError: the directory is not safe to use or cannot be written
-    """
+def _save(directory: Path, key: str, content: bytes) -> None:
     trusted_files.ensure_directory(directory, mode=0o700, parents_mode=0o755)
     path = directory / key
     try:
-        trusted_files.replace_file(path, _MAGIC + hashlib.sha256(native.data).digest() + native.data, 0o600)
+        trusted_files.replace_file(path, _MAGIC + hashlib.sha256(content).digest() + content, 0o600)
     except OSError as cause:
         if isinstance(cause, KeyFileError):
             raise
         raise trusted_files.unwritable(path, cause) from cause
+
+
+@functools.cache
+def _compiler_digest() -> str:
+    """Return what stands for the version of this runtime, also while one works on it: a digest of the compiler."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _llvm() -> str:
+    """Return the version of the package that LLVM comes with; without it nothing is compiled."""
+    try:
+        return importlib.metadata.version("llvmlite")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -45,6 +45,8 @@ def main() -> None:
         reply = {"refused": {"kind": "context", "name": "xdp_md", "message": str(error), "function": error.function}}
     except _RefusedError as error:
         reply = {"refused": {"kind": error.kind, "name": "", "message": str(error), "function": ""}}
+    else:
+        reply["values"] = request["values"]
     reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
     encoded = json.dumps(reply).encode()
     sys.stdout.buffer.write(struct.pack("<I", len(encoded)) + encoded + lowered)
@@ -97,7 +99,7 @@ def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modul
 
 
 # What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
-_EXTERNALS = frozenset(("uxdp_worker", "uxdp_program"))
+_EXTERNALS = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
 _EXTERNAL_PREFIXES = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
 
 
@@ -141,6 +143,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         # llvm.TYPE:KIND:ANSWER$ACCESS names the answer for the types that the source was compiled with.
         names = [variable.name for variable in bundle.global_variables]
         values = {name: int(match[1]) for name in names if (match := _ASSUMED.fullmatch(name))}
+    request["values"] = values
     definitions.substitute_values(module, values)
     definitions.constant_loads(module)
     context.widen_context(module, request["programs"])

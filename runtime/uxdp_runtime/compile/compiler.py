@@ -6,7 +6,7 @@ gets into this process. This process parses no LLVM input.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,11 +35,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class NativeObject:
-    """A compiled program: an ELF object for ``target``, made by LLVM ``llvm``."""
+    """A compiled program: an ELF object for ``target``, made by LLVM ``llvm``.
+
+    ``values`` are the numbers that stand for placeholders in it, if it was just compiled.
+    """
 
     data: bytes
     target: Target
     llvm: str
+    values: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class ProgramSource:
     """Everything that decides what the native code of a program is.
 
     ``programs`` are all XDP programs of the object in the manifest's order, ``entry`` is the one that frames enter.
+    ``num_cpus`` is the number of workers, 0 if the code must do for any number.
     ``values`` are what libbpf chose for placeholders (CO-RE, kconfig), None for what the compiler assumed;
     ``constants`` are the .rodata variables whose content differs from the object's.
     """
@@ -128,7 +133,7 @@ def _run(request: dict[str, Any], blobs: Sequence[bytes], target: Target) -> Nat
         _raise_refusal(refused)
     if not data:
         raise LoweringError("the LLVM process gave no object", log=log, context="IR")
-    return NativeObject(data, target, str(reply.get("llvm", "")))
+    return NativeObject(data, target, str(reply.get("llvm", "")), reply.get("values") or {})
 
 
 def _raise_refusal(refused: dict[str, str]) -> None:

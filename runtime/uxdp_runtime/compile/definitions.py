@@ -20,6 +20,8 @@ from .ir_text import Function, Module
 STORE: Final = "uxdp.store."
 CPU_STORE: Final = "uxdp.cpu_store."
 DATA: Final = "uxdp.data."
+# An absolute symbol, whose address is the number: what is compiled ahead of time runs with any number of workers.
+NUM_CPUS: Final = "uxdp.num_cpus"
 _GLOBAL: Final = re.compile(
     r'^@(?P<name>"[^"]*"|[-\w$.]+) = (?P<linkage>(?:[a-z_]+(?:\([^)]*\))? )*?)(?P<kind>global|constant) (?P<rest>.*)$'
 )
@@ -30,7 +32,7 @@ _DROPPED: Final = frozenset({"llvm.used", "llvm.compiler.used"})
 
 @dataclass(frozen=True, slots=True)
 class NativeMap:
-    """A map as the compiler sees it: its definition, its number, and the number of workers."""
+    """A map as the compiler sees it: its definition, its number, and the number of workers (0: the loader knows)."""
 
     definition: MapDefinition
     number: int
@@ -70,6 +72,8 @@ def rewrite_globals(
             )
         else:
             items.append(_SECTION.sub("", f"@{match['name']} = {match['linkage']}{match['kind']} {match['rest']}"))
+    if any(native.num_cpus == 0 for native in maps):
+        items.append(f'@"{NUM_CPUS}" = external global i8')
     module.items = items
 
 
@@ -78,16 +82,17 @@ def _map_global(name: str, native: NativeMap) -> list[str]:
     plain = name.strip('"')
     kind = MAP_TYPES.index(definition.type)
     numbers = (
-        *(kind, definition.key_size, definition.value_size, definition.max_entries, definition.flags),
-        *(native.number, native.num_cpus, 0),
+        *(kind, definition.key_size, definition.value_size, definition.max_entries, definition.flags, native.number),
     )
+    # struct uxdp_map has num_cpus and a zero side by side: together they are one little-endian 64-bit number.
+    num_cpus = str(native.num_cpus) if native.num_cpus else f'ptrtoint (ptr @"{NUM_CPUS}" to i64)'
     store, cpu_store = f'@"{STORE}{plain}"', f'@"{CPU_STORE}{plain}"'
     fields = ", ".join(f"i32 {number}" for number in numbers)
     return [
         f"{store} = external global i8, align 4096",
         f"{cpu_store} = external global i8, align 8",
-        f"@{name} = internal constant {{ {', '.join(['i32'] * len(numbers))}, ptr, ptr }} "
-        f"{{ {fields}, ptr {store}, ptr {cpu_store} }}, align 8",
+        f"@{name} = internal constant {{ {', '.join(['i32'] * len(numbers))}, i64, ptr, ptr }} "
+        f"{{ {fields}, i64 {num_cpus}, ptr {store}, ptr {cpu_store} }}, align 8",
     ]
 
 

@@ -1,11 +1,13 @@
-"""Compile: VerifiedObject → CompiledProgram, from the cache, or by LLVM in a child process.
+"""Compile: VerifiedObject → CompiledProgram, ahead of time, from the cache, or by LLVM in a child process.
 
 What native code is made of was bound to the object that the kernel verified, and the numbers that libbpf chose for this
-kernel (CO-RE, configuration, constants) are the same. Nothing but ``compile_program`` makes a CompiledProgram.
+kernel (CO-RE, configuration, constants) are the same. For code that the bundle brings along its signer vouches: see
+``ahead``. Nothing but ``compile_program`` makes a CompiledProgram.
 """
 
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -15,22 +17,33 @@ from uxdp_bundle.lowering import LLVM_MAJOR
 
 from ..verify import VerifiedObject
 from . import cache
+from .ahead import Rejection, find_native
 from .compiler import NativeObject, ProgramSource, Target, compile_object
+from .targets import host_target
 
 _MAKER: Final = object()
+
+
+class Origin(Enum):
+    """Where native code came from: the bundle, the cache, or LLVM just now."""
+
+    AHEAD = "aot"
+    CACHE = "cache"
+    LLVM = "llvm"
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledProgram:
     """Native code of one program of a verified object; made by ``compile_program`` alone.
 
-    ``from_cache`` tells that LLVM was not needed.
+    ``rejections`` say why native code that the bundle carries for this program was not used, if it was not.
     """
 
     verified: VerifiedObject
     source: ProgramSource
     native: NativeObject
-    from_cache: bool
+    origin: Origin
+    rejections: tuple[Rejection, ...]
     maker: InitVar[object]
 
     def __post_init__(self, maker: object) -> None:
@@ -42,11 +55,12 @@ class CompiledProgram:
 
 
 def compile_program(
-    verified: VerifiedObject, program: str, target: Target, *, num_cpus: int, cache_directory: Path | None
+    verified: VerifiedObject, program: str, target: Target | None, *, num_cpus: int, cache_directory: Path | None
 ) -> CompiledProgram:
-    """Compile one program of a verified object for one machine.
+    """Compile one program of a verified object for one machine, unless the bundle or the cache has it compiled.
 
     :param program: name of a program that was verified
+    :param target: what to compile for, if it has to be; None: this machine
     :param num_cpus: number of workers: slots of per-CPU maps
     :param cache_directory: where compiled objects are kept; None: nowhere
     :raises UnsupportedFeatureError: the bundle has no IR, or uses what has no native implementation
@@ -58,8 +72,12 @@ def compile_program(
     source = program_source(
         verified.bound, program, num_cpus=num_cpus, values=verified.placeholders(), constants=verified.params
     )
-    native, cached = _compiled(verified.bound, source, target, cache_directory)
-    return CompiledProgram(verified, source, native, cached, _MAKER)
+    found, rejections = find_native(verified.bound, source)
+    if found is not None:
+        return CompiledProgram(verified, source, found, Origin.AHEAD, (), _MAKER)
+    target = target if target is not None else host_target(cache_directory)
+    native, origin = _compiled(verified.bound, source, target, cache_directory)
+    return CompiledProgram(verified, source, native, origin, rejections, _MAKER)
 
 
 def program_source(
@@ -92,13 +110,13 @@ def program_source(
 
 def _compiled(
     bound: BoundBundle, source: ProgramSource, target: Target, directory: Path | None
-) -> tuple[NativeObject, bool]:
+) -> tuple[NativeObject, Origin]:
     if directory is None:
-        return compile_object(source, target), False
+        return compile_object(source, target), Origin.LLVM
     key = cache.cache_key(bound.authentic.bundle.bundle_id, source, target, str(LLVM_MAJOR))
     found = cache.load(directory, key, target, str(LLVM_MAJOR))
     if found is not None:
-        return found, True
+        return found, Origin.CACHE
     native = compile_object(source, target)
     cache.save(directory, key, native)
-    return native, False
+    return native, Origin.LLVM
