@@ -13,7 +13,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged differential packaging bench-packaging format dist clean
+.PHONY: demo test lint unit hostile privileged differential packaging bench bench-packaging format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -42,6 +42,11 @@ differential: $(READY)
 
 packaging: $(READY)
 	$(BIN)/pytest tests/packaging
+
+# ns per frame of every example, in the kernel and natively; needs root and a quiet machine.
+bench: $(READY)
+	@mkdir -p build/bench
+	$(BIN)/python tests/bench_native.py --json build/bench/native.json --plot build/bench
 
 bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py

@@ -25,11 +25,17 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MACHINES: Final = ("x86_64", "aarch64")
 NATIVE: Final = Path(__file__).parent / "uxdp_runtime" / "native"
 OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o")
+# Our own BPF programs, by the name of their source in native/bpf/.
+BPF_PROGRAMS: Final = ("bench_restore",)
+BPF_OUTPUT: Final = "{program}.bpf.o"
 _FLAGS: Final = (
     *("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-nostdlibinc"),
     # Programs of any origin are linked with this; types say nothing about what their pointers point to.
     *("-fno-strict-aliasing", "-fPIC", "-fomit-frame-pointer"),
     *("-fno-stack-protector", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+)
+_BPF_FLAGS: Final = (
+    *("-target", "bpf", "-mcpu=v3", "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-nostdlibinc"),
 )
 _UNOPTIMISED: Final = ("-O3", "-Xclang", "-disable-llvm-passes", "-emit-llvm")
 _CPU_ATTRIBUTE: Final = re.compile(r' "(?:target-cpu|target-features|tune-cpu|min-legal-vector-width)"="[^"]*"')
@@ -44,7 +50,10 @@ class NativeLibraryHook(BuildHookInterface[Any]):
         """Build what is out of date, and register the outputs, which git ignores."""
         for machine in MACHINES:
             build_native(machine)
-        build_data["artifacts"] += [f"/runtime/uxdp_runtime/native/{name.format(machine='*')}" for name in OUTPUTS]
+        for program in BPF_PROGRAMS:
+            build_bpf(program)
+        names = [*(name.format(machine="*") for name in OUTPUTS), BPF_OUTPUT.format(program="*")]
+        build_data["artifacts"] += [f"/runtime/uxdp_runtime/native/{name}" for name in names]
 
 
 def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, Path]:
@@ -55,7 +64,7 @@ def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, Path]:
     :raises RuntimeError: there is no ziglang, or clang refuses a source
     """
     bitcode, control = (folder / name.format(machine=machine) for name in OUTPUTS)
-    newest = max(source.stat().st_mtime for source in (Path(__file__), *NATIVE.rglob("*.[ch]")))
+    newest = _newest()
     target = ("-target", f"{machine}-unknown-linux-gnu")
     if not bitcode.exists() or bitcode.stat().st_mtime < newest:
         text = _clang(*target, *_FLAGS, *_UNOPTIMISED, "-S", "uxdp.c", "-o", "-")
@@ -64,6 +73,26 @@ def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, Path]:
     if not control.exists() or control.stat().st_mtime < newest:
         _replace(control, _clang(*target, *_FLAGS, "-O2", "-c", "control.c", "-o", "-"))
     return bitcode, control
+
+
+def build_bpf(program: str, folder: Path = NATIVE) -> Path:
+    """Build one of our own BPF programs, unless its object is newer than all that it is made of; return the object.
+
+    :param program: name of a source in native/bpf/, without its ending
+    :param folder: where to put it
+    :raises RuntimeError: there is no ziglang, or clang refuses the source
+    """
+    output = folder / BPF_OUTPUT.format(program=program)
+    if not output.exists() or output.stat().st_mtime < _newest():
+        # The BTF of the object names the source as it is given here.
+        flags = (*_BPF_FLAGS, f"-ffile-prefix-map={NATIVE}=.", "-fdebug-compilation-dir=.")
+        _replace(output, _clang(*flags, "-c", f"bpf/{program}.bpf.c", "-o", "-"))
+    return output
+
+
+def _newest() -> float:
+    """Return when the last of the sources was changed."""
+    return max(source.stat().st_mtime for source in (Path(__file__), *NATIVE.rglob("*.[ch]")))
 
 
 def _replace(path: Path, data: bytes) -> None:

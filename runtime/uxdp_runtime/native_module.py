@@ -7,7 +7,7 @@ random state) are resolved into the code. Stores are shared by all workers.
 import ctypes
 import mmap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,6 +118,10 @@ class NativeModule:
     def run_address(self) -> int:
         """The address of ``uxdp_run``, for callers that are no Python."""
         return self._object.address("uxdp_run")
+
+    def function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
+        """Return another function that the object defines."""
+        return self._object.function(name, result, *arguments)
 
     def run(self, batch: FrameBatch, count: int) -> None:
         """Run the program on the first ``count`` frames of a batch."""

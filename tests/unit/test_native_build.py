@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 import pytest
 
 import uxdp_runtime
+from uxdp_bundle.bpf_object import BpfObject
 
 HOOK = Path(uxdp_runtime.__file__).parents[1] / "hatch_build.py"
 # What a loader has to resolve for native code.
@@ -91,3 +92,13 @@ def test_build_is_repeated_only_after_a_change(hook: ModuleType, tmp_path: Path)
     hook.build_native("x86_64", tmp_path)
     assert [path.read_bytes() for path in (bitcode, control)] == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["control-x86_64.o", "uxdp-x86_64.bc"]
+
+
+def test_bpf_programs_are_objects_without_paths(hook: ModuleType, tmp_path: Path) -> None:
+    for program in hook.BPF_PROGRAMS:
+        output = hook.build_bpf(program, tmp_path)
+        data = output.read_bytes()
+        assert BpfObject(data).section("xdp") is not None
+        assert str(HOOK.parent).encode() not in data
+        before = output.stat().st_mtime_ns
+        assert hook.build_bpf(program, tmp_path).stat().st_mtime_ns == before

@@ -24,7 +24,7 @@ def main() -> None:
     import llvmlite.binding as llvm
 
     from uxdp_bundle import ir_rules, sandbox
-    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text
+    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, lookahead
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -38,7 +38,8 @@ def main() -> None:
     lowered = b""
     reply: dict[str, Any] = {}
     try:
-        lowered = _compile(llvm, request, native, ir, (ir_rules, calls, context, definitions, intrinsics, ir_text))
+        modules = (ir_rules, calls, context, definitions, intrinsics, ir_text, lookahead)
+        lowered = _compile(llvm, request, native, ir, modules)
     except calls.UnsupportedCallError as error:
         reply = {"refused": {"kind": "call", "name": error.name, "message": error.reason, "function": error.function}}
     except context.ContextError as error:
@@ -56,6 +57,9 @@ def main() -> None:
 _ASSUMED = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 
 
+_HELPER = re.compile(r"^(define .* @uxdp_helper_\w+\(.*\) )[^()]*\{$", re.MULTILINE)
+
+
 class _RefusedError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -64,6 +68,8 @@ class _RefusedError(Exception):
 
 def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modules: tuple[Any, ...]) -> bytes:
     library = llvm.parse_bitcode(native)
+    if not request["inlining"]:
+        library = llvm.parse_assembly(_HELPER.sub(r"\g<1>noinline nounwind {", str(library)))
     target = request["target"]
     machine = llvm.Target.from_triple(library.triple).create_target_machine(
         cpu=target["cpu"], features=target["features"], opt=3, reloc="pic", codemodel="small"
@@ -80,6 +86,8 @@ def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modul
             raise _RefusedError("rewrite", f"the rewritten IR is not valid: {error}") from error
         _check_externals(library, request)
     exported = set(request["exported"])
+    if not request["inlining"]:
+        exported |= {function.name for function in library.functions if function.name.startswith("uxdp_helper_")}
     for function in library.functions:
         if not function.is_declaration and function.name not in exported:
             function.linkage = "internal"
@@ -122,7 +130,7 @@ def _check_externals(library: Any, request: dict[str, Any]) -> None:
 
 
 def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
-    ir_rules, calls, context, definitions, intrinsics, ir_text = modules
+    ir_rules, calls, context, definitions, intrinsics, ir_text, lookahead = modules
     from uxdp_bundle.manifest import MapDefinition
 
     try:
@@ -130,7 +138,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         bundle.verify()
     except RuntimeError as error:
         raise _RefusedError("bitcode", f"the IR is not valid: {error}") from error
-    violation = ir_rules.find_violation(bundle)
+    violation = None if request["from_c"] else ir_rules.find_violation(bundle)
     if violation is not None:
         raise _RefusedError(violation.kind, violation.message)
     module = ir_text.parse_module(str(bundle))
@@ -146,8 +154,9 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     request["values"] = values
     definitions.substitute_values(module, values)
     definitions.constant_loads(module)
-    context.widen_context(module, request["programs"])
-    intrinsics.lower_intrinsics(module)
+    if not request["from_c"]:
+        context.widen_context(module, request["programs"])
+        intrinsics.lower_intrinsics(module)
     signatures = {
         function.name: str(function.global_value_type) for function in library.functions if not function.is_declaration
     }
@@ -158,13 +167,15 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         variables=request["variables"],
         constants={name: bytes.fromhex(value) for name, value in request["constants"].items()},
     )
-    intrinsics.relax(module, library.triple, library.data_layout)
+    intrinsics.relax(module, library.triple, library.data_layout, aligned=request["from_c"])
     for function in module.functions:
         # Only what is exported keeps its name and its section: "xdp" and ".text" mean nothing natively.
         function.header = re.sub(
             r' section "[^"]*"', "", function.header.replace("define dso_local ", "define internal ")
         )
     entry = request["entry"]
+    if request["lookahead"]:
+        lookahead.add_lookahead(module, entry, {native.definition.name: native for native in maps})
     module.items.append(
         f"define i32 @uxdp_program(ptr %frame) alwaysinline {{\n  %r = call i32 @{entry}(ptr %frame)\n  ret i32 %r\n}}"
     )

@@ -66,18 +66,37 @@ class ProgramSource:
     constants: Mapping[str, bytes]
 
 
-def compile_object(source: ProgramSource, target: Target, *, exported: Sequence[str] = EXPORTED) -> NativeObject:
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How to compile, for measurements; what is served is compiled as by default.
+
+    ``exported`` are the functions that the object defines. Without ``inlining`` helpers and maps stay calls of
+    functions that work on any map; without ``lookahead`` lookups are not prefetched; ``from_c`` tells that the IR was
+    made for this machine, not for BPF.
+    """
+
+    exported: tuple[str, ...] = EXPORTED
+    inlining: bool = True
+    lookahead: bool = True
+    from_c: bool = False
+
+
+def compile_object(source: ProgramSource, target: Target, variant: Variant | None = None) -> NativeObject:
     """Compile one program for one machine.
 
     :raises UnsupportedFeatureError: a helper, map or construct without native implementation; ``context`` says where
     :raises LoweringError: LLVM refused the IR, died, or took too long
     """
+    variant = Variant() if variant is None else variant
     library = native_library(target.machine)
     declared = [definition for definition in source.maps if not definition.name.startswith(".")]
     request: dict[str, Any] = {
         "native_bytes": len(library),
         "target": {"cpu": target.cpu, "features": target.features},
-        "exported": list(exported),
+        "exported": list(variant.exported),
+        "inlining": variant.inlining,
+        "lookahead": variant.lookahead,
+        "from_c": variant.from_c,
         "libc": list(LIBC),
         "entry": source.entry,
         "programs": list(source.programs),

@@ -48,14 +48,14 @@ def lower_intrinsics(module: Module) -> None:
     module.items = [item for item in module.items if not isinstance(item, str) or not _DECLARED.match(item)]
 
 
-def relax(module: Module, triple: str, datalayout: str) -> None:
+def relax(module: Module, triple: str, datalayout: str, *, aligned: bool = False) -> None:
     """Move a module to another target.
 
     BPF sources claim alignments that frames do not have: an IP header behind an Ethernet header is at 2 modulo 4. On
     BPF that is of no consequence, for the kernel's JIT makes plain loads; natively LLVM may rely on it. So every access
-    but atomic ones is taken as unaligned.
+    but atomic ones is taken as unaligned, unless the module is ``aligned`` as its accesses say.
     """
-    for function in module.functions:
+    for function in () if aligned else module.functions:
         function.lines = [_relaxed(line) for line in function.lines]
     items: list[str | Function] = []
     for item in module.items:

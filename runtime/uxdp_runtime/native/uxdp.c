@@ -10,3 +10,4 @@
 #include "helpers/xdp.c"
 #include "control.c"
 #include "run.c"
+#include "bench.c"

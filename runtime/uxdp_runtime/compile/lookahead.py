@@ -1,0 +1,243 @@
+"""Make of a program the part that finds out what it will look up, so that a burst can fetch that before.
+
+The slice is the program's entry up to the first lookup in a large map, without side effects: it reads the frame, its
+own stack and maps, and writes nothing but its stack. It is cut where the program would do more: store to the frame or
+to a map, move the frame, call a subprogram. Lookups in small maps are made, for the next key may depend on them; at a
+lookup in a large one the slice notes where it begins and ends. What such a function returns need not be right: time,
+chance and checksums are 0, since the kernel's verifier has judged the program for any value of them.
+
+So the slice is safe for the reason that the program is: it is a prefix of a run of the program, with other values of
+what the verifier takes as unknown. It may be wrong about the key, if an earlier frame of the same burst changes a map;
+then the fetched memory is of no use, and that is all.
+
+The text that this works on is the compiler's own, after all other rewriting: helper calls are ``@"uxdp.call.NAME.N"``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from .definitions import NativeMap
+from .ir_text import Function, Module, result_of, split_arguments
+
+# A store from this size on has lookups that are worth a prefetch: half of a second-level cache, see maps/prefetch.h.
+LARGE_BYTES: Final = 256 << 10
+# What a lookup in one element of a map touches besides key and value: the slot of a bucket, links.
+_OVERHEAD_BYTES: Final = 64
+_ARRAYS: Final = frozenset({"array", "percpu_array"})
+_PEEKED: Final = _ARRAYS | {"hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie"}
+# Helpers without side effects whose result the verifier takes for any number.
+_NUMBERS: Final = frozenset(
+    {
+        *("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns", "jiffies64"),
+        *("get_prandom_u32", "get_smp_processor_id", "get_numa_node_id", "csum_diff", "xdp_get_buff_len"),
+    }
+)
+# Instructions that compute a value from values and read no memory.
+_PURE: Final = frozenset(
+    {
+        *("add", "sub", "mul", "udiv", "sdiv", "urem", "srem", "shl", "lshr", "ashr", "and", "or", "xor", "icmp"),
+        *("zext", "sext", "trunc", "ptrtoint", "inttoptr", "bitcast", "freeze", "select", "phi", "getelementptr"),
+        *("extractvalue", "insertvalue", "extractelement", "insertelement", "shufflevector", "alloca"),
+    }
+)
+_CONTROL: Final = frozenset({"br", "switch", "]", "unreachable"})
+_CASE: Final = re.compile(r"i\d+ -?\d+, label %")  # a line of a switch
+_INTRINSICS: Final = re.compile(
+    r"@llvm\.(?:bswap|bitreverse|ctpop|ctlz|cttz|fshl|fshr|umin|umax|smin|smax|abs|ucmp|scmp|[us](?:add|sub|mul)\.\w+)\."
+)
+_FILLS: Final = re.compile(r"@llvm\.(?:memcpy|memmove|memset)\.[\w.]+\((?P<arguments>.*)\)")
+_LIFETIME: Final = re.compile(r"@llvm\.lifetime\.(?:start|end)")
+_CALL: Final = re.compile(
+    r"(?:(?:tail|musttail|notail) )?call (?:\w+ )*?(?P<type>void|ptr|i\d+) "
+    r'@"?uxdp\.call\.(?P<helper>\w+)\.\d+"?\((?P<arguments>.*)\)'
+)
+_STORE: Final = re.compile(r"store (?!atomic)(?:volatile )?.* ptr (?P<to>[%@]\S+?)(?:,.*)?$")
+_LOAD: Final = re.compile(r"load (?!atomic)(?:volatile )?(?P<rest>.*)$")
+_BASE: Final = re.compile(r"getelementptr (?:(?:inbounds|nuw|nusw) )*.*?, ptr (?P<base>[%@]\S+?)(?:,|$)")
+_LABEL: Final = re.compile(r'^(?P<name>"[^"]*"|[-\w$.]+):')
+_TARGETS: Final = re.compile(r'label (%"[^"]*"|%[-\w$.]+)')
+_EDGE: Final = re.compile(r', (?P<block>%"[^"]*"|%[-\w$.]+) \]$')
+_CUT: Final = "  ret i32 0"
+
+
+@dataclass(slots=True)
+class _Block:
+    name: str
+    lines: list[str] = field(default_factory=list)
+
+
+def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> tuple[str, ...]:
+    """Add ``uxdp_ahead``, ``uxdp_follow`` and ``uxdp_ahead_pays`` (native/abi.h) to a rewritten module.
+
+    :param entry: the program that frames enter
+    :param maps: the maps by their names in the module
+    :return: the names of the maps that are looked ahead in; empty: nothing was added
+    """
+    function = next(function for function in module.functions if function.name == entry)
+    slicer = _Slicer(maps, _stack_pointers(function))
+    blocks = [slicer.sliced(block) for block in _blocks(function)]
+    if not slicer.lookups:
+        return ()
+    module.items += [_ahead(function, _connected(blocks)), _follow(slicer.lookups), _pays(slicer.lookups, maps)]
+    module.items += [
+        "declare ptr @uxdp_peek(ptr, ptr)",
+        "declare i64 @uxdp_prefetch(ptr, ptr)",
+        "declare void @uxdp_prefetch_element(ptr, i64)",
+        "declare zeroext i1 @uxdp_outgrows_cache(ptr)",
+    ]
+    return tuple(slicer.lookups)
+
+
+class _Slicer:
+    def __init__(self, maps: Mapping[str, NativeMap], stack: frozenset[str]) -> None:
+        self._maps = maps
+        self._stack = stack
+        self.lookups: list[str] = []
+
+    def sliced(self, block: _Block) -> _Block:
+        """Return what of a block the slice executes: all of it, or up to a cut."""
+        kept = _Block(block.name)
+        for line in block.lines:
+            replaced = self._replaced(line)
+            if replaced is None:
+                kept.lines.append(_CUT)
+                return kept
+            kept.lines += replaced
+            if replaced and replaced[-1].startswith("  ret "):
+                return kept
+        return kept
+
+    def _replaced(self, line: str) -> list[str] | None:
+        """Return the lines that stand for one, None where the slice ends."""
+        name, rest = result_of(line) or ("", line.strip())
+        operation = rest.partition(" ")[0]
+        if operation in _PURE or operation in _CONTROL or _CASE.match(rest):
+            return [line]
+        if operation == "ret":
+            return [_CUT]
+        if match := _LOAD.match(rest):
+            return [f"  {name} = load {match['rest']}"]
+        if match := _STORE.match(rest):
+            return [line] if match["to"] in self._stack else None
+        if match := _CALL.match(rest):
+            return self._helper(name, match)
+        if match := _FILLS.search(rest):
+            target = split_arguments(match["arguments"])[0].rsplit(" ", 1)[-1]
+            return [line] if target in self._stack else None
+        if _LIFETIME.search(rest):
+            return []
+        return [line] if "call " in rest and _INTRINSICS.search(rest) else None
+
+    def _helper(self, name: str, match: re.Match[str]) -> list[str] | None:
+        if match["helper"] in _NUMBERS and re.fullmatch(r"i\d+", match["type"]) and name:
+            return [f"  {name} = add {match['type']} 0, 0"]
+        if match["helper"] != "map_lookup_elem" or match["type"] != "ptr" or not name:
+            return None
+        table, key = split_arguments(match["arguments"])
+        native = self._maps.get(table.removeprefix("ptr @").strip('"'))
+        if native is None or native.definition.type not in _PEEKED:
+            return None
+        if not _is_large(native):
+            return [f"  {name} = call ptr @uxdp_peek({table}, {key})"]
+        if native.definition.name not in self.lookups:
+            self.lookups.append(native.definition.name)
+        place = f'%"uxdp.place.{len(name)}.{name[1:].strip(chr(34))}"'
+        return [
+            f"  {place} = call i64 @uxdp_prefetch({table}, {key})",
+            f"  store i64 {place}, ptr %uxdp.ahead",
+            f"  ret i32 {self.lookups.index(native.definition.name) + 1}",
+        ]
+
+
+def _is_large(native: NativeMap) -> bool:
+    definition = native.definition
+    overhead = 0 if definition.type in _ARRAYS else _OVERHEAD_BYTES + definition.key_size
+    return definition.max_entries * (definition.value_size + overhead) >= LARGE_BYTES
+
+
+def _blocks(function: Function) -> list[_Block]:
+    blocks: list[_Block] = []
+    for line in function.lines:
+        label = _LABEL.match(line)
+        if label is not None:
+            blocks.append(_Block(f"%{label['name']}"))
+        elif line.strip() and not line.lstrip().startswith(";"):
+            blocks[-1].lines.append(line)
+    return blocks
+
+
+def _stack_pointers(function: Function) -> frozenset[str]:
+    """Return the pointers that can point to nothing but the function's own stack."""
+    stack: set[str] = set()
+    grown = True
+    while grown:
+        grown = False
+        for line in function.lines:
+            name, rest = result_of(line) or ("", "")
+            if not name or name in stack:
+                continue
+            base = _BASE.match(rest)
+            if rest.startswith("alloca ") or (base is not None and base["base"] in stack):
+                stack.add(name)
+                grown = True
+    return frozenset(stack)
+
+
+def _connected(blocks: list[_Block]) -> list[_Block]:
+    """Leave out blocks that are not reached any more, and the edges from them in phis."""
+    by_name = {block.name: block for block in blocks}
+    reached: dict[str, set[str]] = {}  # block -> its predecessors
+    work = [blocks[0].name]
+    reached[blocks[0].name] = set()
+    while work:
+        name = work.pop()
+        for target in {target for line in by_name[name].lines for target in _TARGETS.findall(line)}:
+            if target not in reached:
+                reached[target] = set()
+                work.append(target)
+            reached[target].add(name)
+    connected = []
+    for block in blocks:
+        if block.name in reached:
+            lines = [_with_edges(line, reached[block.name]) for line in block.lines]
+            connected.append(_Block(block.name, lines))
+    return connected
+
+
+def _with_edges(line: str, predecessors: set[str]) -> str:
+    if " = phi " not in line:
+        return line
+    head, bracket, rest = line.partition("[ ")
+    edges = split_arguments(bracket + rest)
+    return head + ", ".join(edge for edge in edges if (match := _EDGE.search(edge)) and match[1] in predecessors)
+
+
+def _ahead(function: Function, blocks: list[_Block]) -> str:
+    (parameter,) = function.parameters
+    blocks[0].lines.insert(0, "  store i64 0, ptr %uxdp.ahead")
+    body = "\n".join("\n".join((f"{block.name[1:]}:", *block.lines)) for block in blocks)
+    return f"define i32 @uxdp_ahead(ptr {parameter}, ptr %uxdp.ahead) alwaysinline null_pointer_is_valid {{\n{body}\n}}"
+
+
+def _follow(lookups: list[str]) -> str:
+    cases = "\n".join(f"    i32 {number}, label %l{number}" for number in range(1, len(lookups) + 1))
+    blocks = "\n".join(
+        f'l{number}:\n  call void @uxdp_prefetch_element(ptr @"{name}", i64 %place)\n  ret void'
+        for number, name in enumerate(lookups, start=1)
+    )
+    return (
+        "define void @uxdp_follow(i32 %lookup, i64 %place) alwaysinline {\n"
+        f"  switch i32 %lookup, label %none [\n{cases}\n  ]\n{blocks}\nnone:\n  ret void\n}}"
+    )
+
+
+def _pays(lookups: list[str], maps: Mapping[str, NativeMap]) -> str:
+    # Of an array nobody knows how much is in use; it decides only where there is nothing else to go by.
+    counted = [name for name in lookups if maps[name].definition.type not in _ARRAYS] or lookups
+    lines = ["define zeroext i1 @uxdp_ahead_pays() alwaysinline {", "  %o0 = add i1 0, 0"]
+    for number, name in enumerate(counted, start=1):
+        lines.append(f'  %g{number} = call zeroext i1 @uxdp_outgrows_cache(ptr @"{name}")')
+        lines.append(f"  %o{number} = or i1 %o{number - 1}, %g{number}")
+    return "\n".join((*lines, f"  ret i1 %o{len(counted)}", "}"))
