@@ -27,7 +27,6 @@ def ring(kernel: None) -> Iterator[Map]:
 @pytest.fixture
 def writer(ring: Map) -> Iterator[TestRunner]:
     """A program that writes the first 14 bytes of a frame as a record; its verdict is the errno, 0 if it found room."""
-    ring_fd = instruction(0x18, 1, 1, immediate=ring.fd) + instruction(0)
     copy = b"".join(
         instruction(load, 2, 6, place) + instruction(store, 10, 2, place - 16)
         for load, store, place in ((0x79, 0x7B, 0), (0x61, 0x63, 8), (0x69, 0x6B, 12))
