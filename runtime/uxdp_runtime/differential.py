@@ -22,13 +22,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
 
 from . import abi
 from .bpf.cpus import num_possible_cpus
-from .bpf.maps import Map
 from .bpf.ring_buffer import RingBuffer
 from .bpf.test_run import TestRunner
 from .compile.program import CompiledProgram
@@ -36,7 +36,7 @@ from .errors import BpfError
 from .frames.generate import Frame
 from .native_module import FrameBatch, NativeModule
 from .redirects import Redirect, RedirectTwin, redirects
-from .stores import ControlLibrary, Stores
+from .stores import ControlLibrary, Store, Stores
 
 # Maps whose elements programs cannot write and that the comparison therefore leaves out.
 _REFERENCES: Final = frozenset(
@@ -49,6 +49,9 @@ _SHADOW_SEED: Final = 2
 _GARBAGE: Final = 0x5A
 _SHADOW_GARBAGE: Final = 0xA5
 _WORD_BYTES: Final = 8
+# Their elements come in the same order on both sides.
+_ARRAYS: Final = frozenset({"array", "percpu_array"})
+_PIECE: Final = 4096
 _STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
 VERDICTS: Final = ("ABORTED", "DROP", "PASS", "TX", "REDIRECT")
 _BPF_F_BROADCAST: Final = 1 << 3
@@ -96,12 +99,16 @@ class FrameDifference:
 
 @dataclass(frozen=True, slots=True)
 class MapDifference:
-    """An element that kernel and native map do not agree on; None: it is not there."""
+    """An element that kernel and native map do not agree on; None: it is not there.
+
+    ``blamed`` is the native value with the kernel's words where time or chance decide: what is left of the difference.
+    """
 
     map: str
     key: bytes
     kernel: bytes | None
     native: bytes | None
+    blamed: bytes | None
 
 
 class Differential:
@@ -191,23 +198,28 @@ class Differential:
             definition = store.definition
             if definition.type in _REFERENCES or definition.type in _STREAMS:
                 continue
-            kernel = dict(self._kernel_items(self._verified.maps[definition.name]))
-            native = dict(store.items())
             shadow = self._shadow.stores[definition.name]
-            for key in sorted(kernel.keys() | native.keys()):
-                if kernel.get(key) != native.get(key) and not _by_chance(
-                    kernel.get(key), native.get(key), shadow.lookup(key)
-                ):
-                    yield MapDifference(definition.name, key, kernel.get(key), native.get(key))
+            for kernel, native in self._elements(store):
+                for key in sorted(kernel.keys() | native.keys()):
+                    if kernel.get(key) != native.get(key):
+                        sides = (kernel.get(key), native.get(key), shadow.lookup(key))
+                        yield from _map_difference(definition.name, key, *sides)
         for name in self.stores.sections:
-            kernel_data = self._verified.maps[name].lookup(bytes(4))
-            native_data = bytes(self.stores.section(name))
-            if not _by_chance(kernel_data, native_data, bytes(self._shadow.stores.section(name))):
-                yield MapDifference(name, bytes(4), kernel_data, native_data)
+            data = (bytes(stores.section(name)) for stores in (self.stores, self._shadow.stores))
+            yield from _map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
 
-    @staticmethod
-    def _kernel_items(item: Map) -> Iterator[tuple[bytes, bytes]]:
-        return item.items()
+    def _elements(self, store: Store) -> Iterator[tuple[dict[bytes, bytes], dict[bytes, bytes]]]:
+        """Yield the elements of a map on both sides, without pieces of an array that are equal."""
+        kernel, native = self._verified.maps[store.definition.name].items(), store.items()
+        if store.definition.type not in _ARRAYS:
+            yield dict(kernel), dict(native)
+            return
+        while True:
+            here, there = (list(islice(items, _PIECE)) for items in (kernel, native))
+            if here != there:
+                yield dict(here), dict(there)
+            if not here and not there:
+                return
 
     def _in_kernel(self, frame: Frame) -> Outcome:
         result = self._runner.run(frame.data, metadata=frame.metadata)
@@ -364,20 +376,36 @@ def _same_record(kernel: bytes, native: bytes, shadow: bytes) -> bool:
         bytes(byte if kept else 0 for byte, kept in zip(side, written, strict=True))
         for side in (kernel, native, shadow)
     )
-    return _by_chance(*sides)
+    one, *others = sides
+    return one == _without_chance(one, *others)
 
 
-def _by_chance(kernel: bytes | None, native: bytes | None, shadow: bytes | None) -> bool:
-    """Whether kernel and native value differ only in words on which the two native runs disagree as well.
+def _map_difference(
+    name: str, key: bytes, kernel: bytes | None, native: bytes | None, shadow: bytes | None
+) -> Iterator[MapDifference]:
+    """Yield what differs for certain, or nothing.
 
     An element that only one of the two native runs has is there by chance itself.
     """
     if native is None or shadow is None or kernel is None:
-        return (native is None) != (shadow is None)
-    return all(
-        kernel[word : word + _WORD_BYTES] == native[word : word + _WORD_BYTES]
-        or native[word : word + _WORD_BYTES] != shadow[word : word + _WORD_BYTES]
-        for word in range(0, len(native), _WORD_BYTES)
+        if (native is None) == (shadow is None):
+            yield MapDifference(name, key, kernel, native, None)
+        return
+    blamed = _without_chance(kernel, native, shadow)
+    if blamed != kernel:
+        yield MapDifference(name, key, kernel, native, blamed)
+
+
+def _without_chance(kernel: bytes, native: bytes, shadow: bytes) -> bytes:
+    """Return the native bytes with the kernel's for words on which the two native runs disagree."""
+    words = range(0, len(native), _WORD_BYTES)
+    if native == shadow:
+        return native
+    return b"".join(
+        (native if native[word : word + _WORD_BYTES] == shadow[word : word + _WORD_BYTES] else kernel)[
+            word : word + _WORD_BYTES
+        ]
+        for word in words
     )
 
 

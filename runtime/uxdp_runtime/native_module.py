@@ -13,6 +13,7 @@ from typing import Final
 
 from . import abi
 from .compile.loader import LoadedObject
+from .errors import ParameterError
 from .stores import Stores, libc_symbols
 
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
@@ -20,6 +21,7 @@ _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no n
 # 64-bit machines, SKB_DATA_ALIGN) kept free behind the tailroom. Source: net/bpf/test_run.c, bpf_prog_test_run_xdp
 CHUNK_BYTES: Final = 4096
 TAIL_RESERVE_BYTES: Final = 320
+MAX_FRAME_BYTES: Final = CHUNK_BYTES - abi.HEADROOM - TAIL_RESERVE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,13 @@ class FrameBatch:
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self.descriptors = (abi.Frame * capacity)()
 
-    @property
-    def max_bytes(self) -> int:
-        """The longest frame that a chunk holds behind its headroom."""
-        return CHUNK_BYTES - abi.HEADROOM - TAIL_RESERVE_BYTES
-
     def put(self, index: int, data: bytes, *, metadata: bytes = b"", ifindex: int = 1, queue: int = 0) -> None:
-        """Place a frame behind the headroom of a chunk, its metadata in front of it."""
-        if len(data) > self.max_bytes or len(metadata) > abi.HEADROOM:
-            raise ValueError(f"a frame of {len(data)} bytes, at most {self.max_bytes} fit")
+        """Place a frame behind the headroom of a chunk, its metadata in front of it.
+
+        :raises ParameterError: a frame that does not fit
+        """
+        if len(data) > MAX_FRAME_BYTES or len(metadata) > abi.HEADROOM:
+            raise ParameterError(f"{len(data)} bytes, at most {MAX_FRAME_BYTES} fit a buffer", context="frame")
         start = index * CHUNK_BYTES
         place = start + abi.HEADROOM
         self._memory[start : start + CHUNK_BYTES] = bytes(CHUNK_BYTES)

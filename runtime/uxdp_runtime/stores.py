@@ -28,6 +28,7 @@ from .compile.loader import LoadedObject
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
+_ITEMS_BYTES = 1 << 18  # of elements, read at once
 _RECORD_HEADER_BYTES = 8
 _RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
 _RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
@@ -58,6 +59,9 @@ class ControlLibrary:
         self.update = function("uxdp_map_update", number, pointer, pointer, pointer, ctypes.c_uint64)
         self.delete = function("uxdp_map_delete", number, pointer, pointer)
         self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
+        self.read = function(
+            *("uxdp_map_read", number, pointer, pointer, ctypes.c_bool, pointer, pointer, ctypes.c_uint64)
+        )
         self.ringbuf_read = function("uxdp_ringbuf_read", number, pointer, pointer, pointer, ctypes.c_uint64)
         self.ringbuf_consume = function("uxdp_ringbuf_consume", number, pointer, pointer, ctypes.c_uint64)
 
@@ -140,11 +144,23 @@ class Store:
             yield key
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all (key, value) pairs."""
-        for key in self.keys():
-            value = self.lookup(key)
-            if value is not None:
-                yield key, value
+        """Yield all (key, value) pairs; what is changed meanwhile may be missed or come twice, as in the kernel."""
+        key_size, value_bytes = self.definition.key_size, self.value_bytes
+        count = max(1, min(self.definition.max_entries, _ITEMS_BYTES // max(1, key_size + value_bytes)))
+        cursor = ctypes.create_string_buffer(max(key_size, 1))
+        keys = ctypes.create_string_buffer(max(count * key_size, 1))
+        values = ctypes.create_string_buffer(max(count * value_bytes, 1))
+        read, first = count, True
+        while read == count:
+            read = self._control.read(ctypes.byref(self.descriptor), cursor, first, keys, values, count)
+            self._check(read)
+            first = False
+            some_keys, some_values = keys.raw, values.raw
+            for index in range(read):
+                yield (
+                    some_keys[index * key_size : (index + 1) * key_size],
+                    some_values[index * value_bytes : (index + 1) * value_bytes],
+                )
 
     def read_records(self, position: int) -> tuple[list[bytes], int]:
         """Return the records of a ring buffer from a position on, and the position behind them; they stay in it."""

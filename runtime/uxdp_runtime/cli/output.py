@@ -11,8 +11,8 @@ cursor, forge a line or hide one.
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -20,6 +20,9 @@ from uxdp_bundle.errors import UxdpError
 
 # Rich makes tables as wide as the terminal; where there is none, lines must not be cut for a width nobody has.
 _WIDTH_WITHOUT_TERMINAL = 10_000
+_ITEMS_PER_STEP: Final = 64
+
+_T = TypeVar("_T")
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -91,3 +94,26 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         console.print(table)
     # Not by rich itself, which ends the process when the reader of a pipe has gone. Its padding is of no use in a file.
     click.echo("\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n")))
+
+
+def with_progress(
+    items: Iterable[_T], what: str, *, total: int | None, done: Callable[[int], int], wanted: bool = True
+) -> Generator[_T, None, None]:
+    """Yield items, and show on stderr how far that is; only on a terminal, and nothing remains once it is closed.
+
+    :param total: what ``done`` counts to; None: not known
+    :param done: how much is done once that many items were taken
+    :param wanted: whether to show anything at all
+    """
+    if not wanted or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(printable(what), total=total)
+        for number, item in enumerate(items):
+            if number % _ITEMS_PER_STEP == 0:
+                progress.update(task, completed=done(number))
+            yield item

@@ -1,11 +1,13 @@
-"""The steps that every command before a running program takes: open, authenticate, bind."""
+"""The steps that every command before a running program takes: open, authenticate, bind; and what they are told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from uxdp_bundle.container import open_bundle
+import click
+
+from uxdp_bundle.container import Bundle, open_bundle
 
 from . import output
 from .bundle_argument import resolve_bundle
@@ -50,3 +52,34 @@ def report_origin(compiled: "CompiledProgram") -> None:
         name = authentic.bundle.manifest.name
         for key in dict.fromkeys(signer.key.text for signer in authentic.signers):
             output.note(f"to use it: uxdp trust add {key} --names '{name}' --role native")
+
+
+def parse_params(opened: Bundle, params: Sequence[str]) -> dict[str, int | bytes]:
+    """Return the values that ``--param NAME=VALUE`` gives a bundle's constants, by name."""
+    from ..bpf.constants import parse_value
+
+    known = {param.name: param for param in opened.manifest.params}
+    values: dict[str, int | bytes] = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"--param {text}: expected NAME=VALUE")
+        if name not in known:
+            raise click.UsageError(f"--param {text}: the bundle's constants are: {', '.join(known) or 'none'}")
+        values[name] = parse_value(known[name], value)
+    return values
+
+
+def program_to_run(opened: Bundle, name: str | None) -> str:
+    """Return the program that a user names, or the bundle's first.
+
+    :raises ParameterError: there is no such program
+    """
+    from ..errors import ParameterError
+
+    names = [program.name for program in opened.manifest.programs]
+    if name is not None and name not in names:
+        raise ParameterError(
+            f"the bundle has no such program, but {', '.join(names)}", context=f"{opened.path}: program {name}"
+        )
+    return name or names[0]

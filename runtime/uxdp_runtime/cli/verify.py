@@ -1,6 +1,5 @@
 """``uxdp verify``: let the kernel's verifier judge a bundle's programs."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,7 +7,7 @@ import click
 from uxdp_bundle.container import Bundle
 
 from . import output
-from .pipeline import bound_bundle
+from .pipeline import bound_bundle, parse_params
 
 if TYPE_CHECKING:
     from uxdp_bundle.binding import BoundBundle
@@ -62,7 +61,7 @@ def verify(
     with bound_bundle(bundle, insecure_unsigned=insecure_unsigned) as bound:
         opened = bound.authentic.bundle
         path = opened.path
-        values = _parse_params(opened, params)
+        values = parse_params(opened, params)
         try:
             with verify_bound(bound, programs=programs or None, params=values) as verified:
                 if as_json:
@@ -79,21 +78,6 @@ def verify(
                 refused.remedy = "\n".join(filter(None, (refused.remedy, "add --log to see the whole log")))
             raise
     return 0
-
-
-def _parse_params(opened: Bundle, params: Sequence[str]) -> dict[str, int | bytes]:
-    from ..bpf.constants import parse_value
-
-    known = {param.name: param for param in opened.manifest.params}
-    values: dict[str, int | bytes] = {}
-    for text in params:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.UsageError(f"--param {text}: expected NAME=VALUE")
-        if name not in known:
-            raise click.UsageError(f"--param {text}: the bundle's constants are: {', '.join(known) or 'none'}")
-        values[name] = parse_value(known[name], value)
-    return values
 
 
 def _print(path: str, verified: "VerifiedObject", *, whole_log: bool) -> None:

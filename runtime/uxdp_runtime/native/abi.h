@@ -167,6 +167,12 @@ s64 uxdp_map_delete(const struct uxdp_map *map, const void *key);
 /* key NULL: the first; -ENOENT behind the last. */
 s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, void *next);
 /*
+ * Read up to count elements, from the first or from behind a key on, which becomes the last one's;
+ * fewer than count: there are no more.
+ */
+s64 uxdp_map_read(const struct uxdp_map *map, void *key, bool first, void *keys, void *values,
+		  u64 count);
+/*
  * Take submitted records out of a RINGBUF. Each is written to the buffer as its length (u32), a
  * zero (u32) and its bytes, filled up with zeros to a multiple of 8. The bytes written, 0 if there
  * is nothing; -ENOSPC if not even the first record fits. One thread at a time.

@@ -202,6 +202,33 @@ UXDP_CONTROL s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, 
 	}
 }
 
+UXDP_CONTROL s64 uxdp_map_read(const struct uxdp_map *map, void *key, bool first, void *keys,
+			       void *values, u64 count)
+{
+	u64 value_bytes = map->value_size, read = 0;
+
+	if (map->kind == BPF_MAP_TYPE_PERCPU_ARRAY || map->kind == BPF_MAP_TYPE_PERCPU_HASH ||
+	    map->kind == BPF_MAP_TYPE_LRU_PERCPU_HASH)
+		value_bytes = map->num_cpus * round_up_to(map->value_size, 8);
+	while (read < count) {
+		s64 result = uxdp_map_next_key(map, first ? NULL : key, key);
+
+		if (result == -ENOENT)
+			break;
+		if (result < 0)
+			return result;
+		first = false;
+		result = uxdp_map_lookup(map, key, (u8 *)values + read * value_bytes);
+		if (result == -ENOENT) /* deleted meanwhile, or an empty place */
+			continue;
+		if (result < 0)
+			return result;
+		__builtin_memcpy((u8 *)keys + read * map->key_size, key, map->key_size);
+		read++;
+	}
+	return read;
+}
+
 UXDP_CONTROL s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len)
 {
 	return map->kind == BPF_MAP_TYPE_RINGBUF ? ringbuf_consume(map, buffer, len) : -EINVAL;
