@@ -131,16 +131,16 @@ s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 i
 /*
  * Looking ahead, see run.c. The compiler makes these three of the program: the part of it up to the
  * lookups that may miss the cache, free of side effects (uxdp_runtime/compile/lookahead.py). ahead
- * returns which lookup a frame will make, from 1 on, and where it begins (0: not known); follow goes
- * one step further, when that has been fetched; pays tells whether it is worth the while now.
+ * returns which lookup a frame will make, from 1 on, and where it begins (0: not known); follow
+ * goes one step further, when that has been fetched; pays tells whether it is worth the while now.
  */
 u32 uxdp_ahead(struct uxdp_frame *frame, u64 *place);
 void uxdp_follow(u32 lookup, u64 place);
 bool uxdp_ahead_pays(void);
 
 /*
- * What they are made of. uxdp_peek is a lookup that leaves no trace. uxdp_prefetch fetches the first
- * cache line that a lookup of this key reads and returns its place in the map, for
+ * What they are made of. uxdp_peek is a lookup that leaves no trace. uxdp_prefetch fetches the
+ * first cache line that a lookup of this key reads and returns its place in the map, for
  * uxdp_prefetch_element, which fetches what that leads to. Nothing is changed.
  */
 void *uxdp_peek(const struct uxdp_map *map, const void *key);

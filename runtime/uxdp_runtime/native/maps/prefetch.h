@@ -49,8 +49,8 @@ UXDP_HELPER u64 uxdp_prefetch(const struct uxdp_map *map, const void *key)
 		__builtin_prefetch(lpm_root(map, root));
 		return root;
 	}
-	__builtin_prefetch(array_lookup(
-	    map, map->kind == BPF_MAP_TYPE_ARRAY ? map->store : map->cpu_store, key));
+	__builtin_prefetch(
+	    array_lookup(map, map->kind == BPF_MAP_TYPE_ARRAY ? map->store : map->cpu_store, key));
 	return 0;
 }
 
@@ -98,8 +98,8 @@ UXDP_INLINE u64 hash_used(const struct uxdp_map *map)
 UXDP_HELPER bool uxdp_outgrows_cache(const struct uxdp_map *map)
 {
 	if (map_is_hash(map))
-		return hash_used(map) * (sizeof(struct hash_bucket) + hash_stride(map) +
-					 hash_cpu_stride(map)) >
+		return hash_used(map) *
+			   (sizeof(struct hash_bucket) + hash_stride(map) + hash_cpu_stride(map)) >
 		       UXDP_CACHE_BYTES;
 	if (map->kind == BPF_MAP_TYPE_LPM_TRIE)
 		return __atomic_load_n(&lpm_header(map)->entries, __ATOMIC_RELAXED) *
