@@ -13,7 +13,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged differential packaging bench bench-packaging format dist clean
+.PHONY: demo test lint unit hostile privileged differential packaging bench bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -50,6 +50,9 @@ bench: $(READY)
 
 bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py
+
+bench-compile: $(READY)
+	$(BIN)/python -m tests.bench_compile
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)

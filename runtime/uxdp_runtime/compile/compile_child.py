@@ -100,6 +100,10 @@ def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modul
     tuning.loop_vectorization = True
     tuning.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, tuning)
+    # Most of the library is not used; the pipeline would clean it up before it notices.
+    unused = llvm.create_new_module_pass_manager()
+    unused.add_global_dead_code_eliminate_pass()
+    unused.run(library, builder)
     builder.getModulePassManager().run(library, builder)
     if request.get("dump"):
         sys.stderr.write(str(library))
@@ -158,7 +162,9 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         context.widen_context(module, request["programs"])
         intrinsics.lower_intrinsics(module)
     signatures = {
-        function.name: str(function.global_value_type) for function in library.functions if not function.is_declaration
+        name: str(function.global_value_type)
+        for function in library.functions
+        if (name := function.name).startswith("uxdp_") and not function.is_declaration
     }
     calls.rewrite_calls(module, signatures, request["programs"])
     definitions.rewrite_globals(
