@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From one C file to an installed, signed network function, and the very same file in the kernel by bpftool.
+# From one C file to an installed, signed network function, packets through its native code, and the very same file in
+# the kernel by bpftool.
 # Everything happens in a temporary folder; the trust of this machine (/etc/uxdp) is not touched.
 set -euo pipefail
 
@@ -56,8 +57,11 @@ run "$user/uxdp" inspect load_balancer
 
 step "The kernel's verifier judges it; then native code, compiled from its IR, must do what the kernel does"
 run "$user/uxdp" verify load_balancer
-run "$user/uxdp" test load_balancer -n 2000 --set 'config:0={"local_addr": "10.0.0.9"}' \
-	--set 'vips:{"addr": "192.0.2.1", "port": 53, "proto": 17}={"id": 1, "ring_slots": 1}' --set 'reals:0=10.1.0.1'
+run "$user/uxdp" test load_balancer -n 2000 --maps maps.json
+
+step "Packets: a capture through the native code, with the maps that a control plane would have filled"
+run "$user/python" "$top/examples/traffic.py" traffic.pcap 10000
+run "$user/uxdp" replay load_balancer traffic.pcap -o sent.pcap --maps maps.json --dump
 
 step "The very same file is an eBPF object: unmodified bpftool loads it"
 mount -t bpf bpf "$work/bpf"

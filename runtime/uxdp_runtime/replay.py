@@ -5,13 +5,16 @@ it is the user's own and holds nothing but the capture. Frames are run in bursts
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from uxdp_bundle.binding import BoundBundle
+from uxdp_bundle.bpf_object import BpfObject
 
+from .bpf.constants import encode_constants
 from .compile.compiler import ProgramSource, Target, compile_object
 from .compile.program import CompiledProgram, compile_program, program_source
 from .frames.generate import Frame
@@ -44,9 +47,14 @@ class Replay:
         self._module = NativeModule(data, self.stores, 0, seed=seed)
         self._batch = FrameBatch(BURST_FRAMES)
         self.verdicts: Counter[int] = Counter()
+        self._rings = [store for store in self.stores if store.definition.type == "ringbuf"]
+        self.records: Counter[str] = Counter({ring.definition.name: 0 for ring in self._rings})
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:
-        """Run frames in bursts; yield each with what became of it, in their order."""
+        """Run frames in bursts; yield each with what became of it, in their order.
+
+        Ring buffers are emptied after each burst; ``records`` counts what was in them, by map.
+        """
         waiting = iter(frames)
         while burst := list(islice(waiting, BURST_FRAMES)):
             for index, frame in enumerate(burst):
@@ -58,6 +66,8 @@ class Replay:
                     queue=frame.rx_queue_index,
                 )
             self._module.run(self._batch, len(burst))
+            for ring in self._rings:
+                self.records[ring.definition.name] += len(ring.consume_records())
             for index, frame in enumerate(burst):
                 result = self._batch.result(index)
                 self.verdicts[result.verdict] += 1
@@ -75,7 +85,20 @@ def replay_verified(
     return Replay(compiled.source, compiled.native.data, control, compiled=compiled)
 
 
-def replay_unverified(bound: BoundBundle, program: str, target: Target, control: ControlLibrary) -> Replay:
-    """Return a replay of a program that no kernel has verified; CO-RE values are those that the compiler assumed."""
-    source = program_source(bound, program, num_cpus=1, values=None, constants={})
+def replay_unverified(
+    bound: BoundBundle,
+    program: str,
+    target: Target,
+    control: ControlLibrary,
+    *,
+    params: Mapping[str, int | bytes] = MappingProxyType({}),
+) -> Replay:
+    """Return a replay of a program that no kernel has verified; CO-RE values are those that the compiler assumed.
+
+    :param params: new values of constants, as for ``verify``
+    :raises ParameterError: no such constant, or a value that does not fit
+    """
+    obj = BpfObject(bytes(bound.authentic.bundle.object))
+    constants = {item.name: item.data for item in encode_constants(obj, bound.facts.params, params)}
+    source = program_source(bound, program, num_cpus=1, values=None, constants=constants)
     return Replay(source, compile_object(source, target).data, control)

@@ -47,6 +47,11 @@ def note(message: str) -> None:
     click.echo(f"uxdp: {printable(message)}", err=True)
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as ``1 frame`` and ``2 frames``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def print_json(value: Any) -> None:
     """Print the one JSON document of this run, ASCII only, keys in the given order."""
     click.echo(json.dumps(value, indent=2))

@@ -83,3 +83,8 @@ def program_to_run(opened: Bundle, name: str | None) -> str:
             f"the bundle has no such program, but {', '.join(names)}", context=f"{opened.path}: program {name}"
         )
     return name or names[0]
+
+
+def programs_to_load(bound: "BoundBundle", name: str) -> list[str]:
+    """Return the programs that are loaded to run one: it, and all that need not be named (``SEC("?…")``)."""
+    return [fact.name for fact in bound.facts.programs if fact.name == name or "manual" not in fact.flags]

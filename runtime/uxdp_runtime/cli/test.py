@@ -17,7 +17,7 @@ from ..errors import ParameterError
 from ..frames.generate import Frame
 from ..map_values import MapCodec
 from . import differences, output
-from .pipeline import bound_bundle, parse_params, program_to_run, report_origin
+from .pipeline import bound_bundle, parse_params, program_to_run, programs_to_load, report_origin
 
 if TYPE_CHECKING:
     from uxdp_bundle.binding import BoundBundle
@@ -203,8 +203,7 @@ def _compare(
     from ..verify import verify
 
     report = _Report(name)
-    loaded = [fact.name for fact in bound.facts.programs if fact.name == name or _MANUAL not in fact.flags]
-    with verify(bound, programs=loaded, params=params) as verified:
+    with verify(bound, programs=programs_to_load(bound, name), params=params) as verified:
         compiled = compile_program(verified, name, None, num_cpus=native_cpus(), cache_directory=cache_directory())
         report_origin(compiled)
         report.origin = compiled.origin.value
@@ -271,42 +270,37 @@ def _print(report: _Report, codecs: Mapping[str, MapCodec]) -> None:
     else:
         shown = len(report.maps)
         more = " or more" if shown == _SHOWN_MAP_DIFFERENCES else ""
-        count = f"{shown}{more} element{'s' if shown > 1 else ''}"
-        output.say(f"{report.program}: DIFFERENT: {count} of maps, after {report.frames} frames ({verdicts})")
+        count = output.counted(shown, "element")
+        output.say(f"{report.program}: DIFFERENT: {count}{more} of maps, after {report.frames} frames ({verdicts})")
         for item in report.maps:
             differences.print_element(item, codecs[item.map])
-    for number, reason in _left_out(report):
-        output.say(f"  {number} {reason}")
+    for reason in _left_out(report):
+        output.say(f"  {reason}")
 
 
 def _compared(report: _Report) -> str:
-    """Say what was compared besides verdicts, bytes and metadata, which every frame has."""
-    parts = ["verdicts, bytes, metadata"]
-    if report.targets:
-        parts.append(f"{report.targets} redirect target{'s' if report.targets > 1 else ''}")
-    if report.records:
-        parts.append(f"{report.records} ring-buffer record{'s' if report.records > 1 else ''}")
-    if report.num_maps:
-        parts.append(f"{report.num_maps} map{'s' if report.num_maps > 1 else ''}")
-    return ", ".join(parts)
+    """Say what was compared: verdicts, bytes and metadata, which every frame has, and what else there was."""
+    counts = ((report.targets, "redirect target"), (report.records, "ring-buffer record"), (report.num_maps, "map"))
+    return ", ".join(("verdicts, bytes, metadata", *(output.counted(*count) for count in counts if count[0])))
 
 
-def _left_out(report: _Report) -> Iterator[tuple[int, str]]:
-    """Yield how many of what were not compared, and why."""
+def _left_out(report: _Report) -> Iterator[str]:
+    """Yield what was not compared, how often, and why."""
     for reason, number in report.skipped.items():
-        yield number, f"frames were not run: {reason}"
+        yield f"not run: {output.counted(number, 'frame')} {reason}"
     if report.left_out:
-        yield report.left_out, "frames were not compared: what becomes of them depends on time or chance"
+        frames = output.counted(report.left_out, "frame")
+        yield f"not compared: {frames}, because what becomes of them depends on time or chance"
     for reason, number in report.targets_not_compared.items():
-        yield number, f"redirect targets were not compared: {reason}"
+        yield f"not compared: {output.counted(number, 'redirect target')}: {reason}"
 
 
 def _print_sum(reports: list[_Report], seconds: float, *, filled: bool) -> None:
     different = [report.program for report in reports if not report.equal]
     frames = sum(report.frames for report in reports)
-    count = f"{len(reports)} program{'s' if len(reports) > 1 else ''}"
     result = f"DIFFERENT: {', '.join(different)}" if different else "equal"
-    output.say(f"{count}, {frames} frames, {seconds:.1f} s: {result}")
+    what = f"{output.counted(len(reports), 'program')}, {output.counted(frames, 'frame')}"
+    output.say(f"{what}, {seconds:.1f} s: {result}")
     for report in reports:
         if report.equal and len(report.verdicts) == 1 and report.num_maps and not filled:
             (verdict,) = report.verdicts
@@ -328,7 +322,9 @@ def _json(path: str, reports: list[_Report], codecs: Mapping[str, MapCodec]) -> 
                 "maps": [differences.element_json(item, codecs[item.map]) for item in report.maps],
                 "redirect_targets": report.targets,
                 "records": report.records,
-                "not_compared": [{"count": number, "what": reason} for number, reason in _left_out(report)],
+                "not_run": dict(report.skipped),
+                "frames_not_compared": report.left_out,
+                "redirect_targets_not_compared": dict(report.targets_not_compared),
             }
             for report in reports
         ],
