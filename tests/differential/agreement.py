@@ -9,7 +9,7 @@ from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.compile.program import CompiledProgram, compile_program
 from uxdp_runtime.differential import Differential, native_cpus, verdict_name
-from uxdp_runtime.frames.constants import constants_of
+from uxdp_runtime.frames.constants import constants_of, keys_of
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.map_file import read_map_file
 from uxdp_runtime.stores import ControlLibrary
@@ -43,7 +43,7 @@ def assert_agreement_of(
     """Run a compiled program on generated frames on both sides; return the kernel's verdicts by name."""
     obj = bytes(compiled.verified.bound.authentic.bundle.object)
     contents = read_map_file(obj, None, settings)
-    keys = {key for items in contents.values() for key, _value in items}
+    keys = keys_of(compiled.verified.bound.facts.maps, contents)
     verdicts: Counter[str] = Counter()
     name = compiled.source.entry
     with Differential(compiled, control) as sides:

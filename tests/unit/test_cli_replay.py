@@ -173,7 +173,10 @@ def test_replay_output_onto_its_input_is_refused(bundles: dict[str, Path], pcap:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"no capture", "expected a pcap or pcapng file"), (struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 113), "Linux cooked")],
+    [
+        (b"no capture", "expected a pcap or pcapng file"),
+        (struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 113), "Linux cooked"),
+    ],
     ids=["no-capture", "no-ethernet"],
 )
 def test_replay_what_is_no_capture_of_ethernet_exits_with_1(

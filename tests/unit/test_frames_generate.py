@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.elf_forge import instruction
 from tests.privileged.frames import checksum
 from tests.unit.facts_fixtures import EXIT, SOURCES, Assembly, clang
+from uxdp_bundle.manifest import MapDefinition
 from uxdp_runtime.frames import headers
-from uxdp_runtime.frames.constants import MAX_CONSTANTS, Steering, constants_of
+from uxdp_runtime.frames.constants import MAX_CONSTANTS, Steering, constants_of, keys_of
 from uxdp_runtime.frames.generate import Frame, generate
 from uxdp_runtime.frames.mutate import Dice, Draft, mutate
 
@@ -333,3 +334,12 @@ def test_constants_of_large_table_are_limited():
     constants = constants_of(clang(SOURCES["minimal"].read_text() + source))
     assert len(constants) <= MAX_CONSTANTS
     assert all(len(constant) <= 64 for constant in constants if isinstance(constant, bytes))
+
+
+def test_keys_of_leaves_out_the_indices_of_arrays():
+    maps = [
+        MapDefinition(name, kind, 4, 4, 8, 0, False, None)
+        for name, kind in (("table", "hash"), ("trie", "lpm_trie"), ("places", "array"), ("ports", "devmap_hash"))
+    ]
+    contents = {definition.name: [(definition.name[:4].encode(), bytes(4))] for definition in maps}
+    assert keys_of(maps, contents) == {b"tabl", b"trie"}

@@ -136,7 +136,7 @@ def test(
       sudo uxdp test nf.uxdp --seed 7 --save-frames difference.pcap
       sudo uxdp test nf.uxdp --pcap difference.pcap --json | jq .equal
     """
-    from ..frames.constants import constants_of
+    from ..frames.constants import constants_of, keys_of
     from ..map_file import read_map_file
 
     started = time.monotonic()
@@ -148,7 +148,7 @@ def test(
         contents = read_map_file(obj, maps_file, assignments)
         codecs = MapCodec.for_object(obj)
         # Frames that hit what the maps were filled with say more than frames that miss it.
-        keys = {key for items in contents.values() for key, _value in items}
+        keys = keys_of(bound.facts.maps, contents)
         given = {value for value in values.values() if value}
         source = _Source(capture, count, seed, frozenset({*constants_of(obj), *keys, *given}))
         for name in _programs(bound, program):

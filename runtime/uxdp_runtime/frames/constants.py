@@ -6,12 +6,13 @@ constants, such as a map's keys, also count by their parts: in a key of address,
 of bytes at an even offset.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from uxdp_bundle.bpf_object import INSTRUCTION_BYTES, BpfObject, Section
 from uxdp_bundle.instructions import ALU, ALU64, CALL, EXIT, JA, JMP, JMP32, LD_IMM64, ST, Code, Instruction
+from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import global_data_kind
 
 from .headers import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
@@ -23,11 +24,22 @@ _ALU_XOR: Final = 0xA0  # clang compares two halves of a word with xor and or
 _ALU_MOV: Final = 0xB0
 _NOT_A_COMPARISON: Final = frozenset({CALL & _OPERATION_MASK, EXIT & _OPERATION_MASK, JA & _OPERATION_MASK})
 
+# Types of maps whose keys are numbers of places.
+_INDEXED: Final = frozenset({"array", "percpu_array", "prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"})
 # More than any program has; a table of a million entries in .rodata shall not slow the generator down.
 MAX_CONSTANTS: Final = 4096
 _MAX_DATA_WINDOW: Final = 64
 _PROTOCOLS: Final = frozenset({IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6})
 _SIZES: Final = (1, 2, 4, 6, 8, 16)
+
+
+def keys_of(maps: Iterable[MapDefinition], contents: Mapping[str, Iterable[tuple[bytes, bytes]]]) -> set[bytes]:
+    """Return the keys of a program's maps that a frame may hold: all but the indices of arrays.
+
+    :param contents: (key, value) pairs by map
+    """
+    names = {definition.name for definition in maps if definition.type not in _INDEXED}
+    return {key for name, items in contents.items() if name in names for key, _value in items}
 
 
 def constants_of(data: bytes) -> tuple[int | bytes, ...]:

@@ -145,7 +145,7 @@ class Flows:
     def _new(self) -> Flow:
         dice, steering = self._dice, self._steering
         v6 = dice.chance(0.4)
-        endpoint = dice.pick(steering.endpoints) if steering.endpoints and dice.chance(0.6) else None
+        endpoint = dice.pick(steering.endpoints) if steering.endpoints and dice.chance(0.75) else None
         if endpoint is not None:
             v6 = bool(endpoint.addresses6) and (not endpoint.addresses4 or dice.chance(0.5))
         addresses = (self.address(v6=v6), self.address(v6=v6))
@@ -170,6 +170,8 @@ class Flows:
         """Make a flow one that a long constant of the program may describe."""
         dice = self._dice
         known = endpoint.addresses6 if len(addresses[0]) == 16 else endpoint.addresses4
+        if endpoint.ports and endpoint.protocols and dice.chance(0.5):  # all of it: whatever compares it is to find it
+            return (addresses[0], known[0]), (ports[0], endpoint.ports[0]), endpoint.protocols[0]
         if len(known) > 1 and dice.chance(0.4):
             addresses = (known[0], known[1])
         else:
