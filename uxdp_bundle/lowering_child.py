@@ -10,7 +10,6 @@ LLVM reports fatal errors by ending the process and on stderr; the parent makes 
 import json
 import struct
 import sys
-from collections.abc import Callable
 from typing import Any
 
 MEMORY_BYTES = 2 << 30
@@ -22,7 +21,7 @@ def main() -> None:
     sys.path += sys.argv[1:]  # last, so that they shadow nothing
     import llvmlite.binding as llvm
 
-    from uxdp_bundle import ir_rules, portable_ir, sandbox
+    from uxdp_bundle import defined_ir, ir_rules, portable_ir, sandbox
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -30,7 +29,7 @@ def main() -> None:
     data = sys.stdin.buffer.read()
     (length,) = struct.unpack_from("<I", data)
     request = json.loads(data[4 : 4 + length])
-    reply, lowered, ir = _lower(llvm, ir_rules, portable_ir.portable, request, data[4 + length :])
+    reply, lowered, ir = _lower(llvm, (ir_rules, portable_ir, defined_ir), request, data[4 + length :])
     reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
     reply["lengths"] = [len(lowered), len(ir)]
     encoded = json.dumps(reply).encode()
@@ -39,38 +38,54 @@ def main() -> None:
 
 
 def _lower(
-    llvm: Any, rules: Any, portable: Callable[[str], str], request: dict[str, Any], data: bytes
+    llvm: Any, parts: tuple[Any, Any, Any], request: dict[str, Any], data: bytes
 ) -> tuple[dict[str, Any], bytes, bytes]:
+    rules, portable_ir, defined_ir = parts
     modules = []
     position = 0
     for length in request["inputs"]:
         try:
             modules.append(llvm.parse_bitcode(data[position : position + length]))
         except RuntimeError as error:
-            return {"refused": {"kind": "bitcode", "message": f"not LLVM bitcode: {error}"}}, b"", b""
+            return _refused("bitcode", f"not LLVM bitcode: {error}")
         position += length
     module, *others = modules
     try:
         for other in others:
             module.link_in(other)
     except RuntimeError as error:
-        return {"refused": {"kind": "link", "message": str(error)}}, b"", b""
-    ir = b""
+        return _refused("link", str(error))
     if request["prepare"]:
-        module = llvm.parse_assembly(portable(str(module)))
-        ir = module.as_bitcode()
-        module = llvm.parse_bitcode(ir)  # what is lowered is what whoever binds will read
+        module = llvm.parse_assembly(portable_ir.portable(str(module)))
     try:
         module.verify()
     except RuntimeError as error:
-        return {"refused": {"kind": "invalid", "message": f"the IR is not valid: {error}"}}, b"", b""
+        return _refused("invalid", f"the IR is not valid: {error}")
     violation = rules.find_violation(module)
     if violation is not None:
-        return {"refused": {"kind": violation.kind, "message": violation.message}}, b"", b""
+        return _refused(violation.kind, violation.message)
+    text = str(module)
+    try:
+        defined = defined_ir.defined(text)
+        if defined != text:
+            module = llvm.parse_assembly(defined)
+            module.verify()
+    except defined_ir.UndefinedIrError as error:
+        return _refused(error.kind, error.message)
+    except RuntimeError as error:
+        return _refused("invalid", f"the IR is not valid once it is defined: {error}")
+    ir = b""
+    if request["prepare"]:
+        ir = module.as_bitcode()
+        module = llvm.parse_bitcode(ir)  # what is lowered is what whoever binds will read
     machine = llvm.Target.from_triple("bpfel").create_target_machine(
         cpu=request["cpu"], features=request["features"], opt=request["optimisation"]
     )
     return {}, machine.emit_object(module), ir
+
+
+def _refused(kind: str, message: str) -> tuple[dict[str, Any], bytes, bytes]:
+    return {"refused": {"kind": kind, "message": message}}, b"", b""
 
 
 if __name__ == "__main__":

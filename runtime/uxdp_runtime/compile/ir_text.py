@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from uxdp_bundle.ir_syntax import closing, split_arguments
+
+__all__ = ["Function", "Module", "closing", "parse_module", "result_of", "split_arguments"]
+
 # Parameters' attributes have brackets of their own: captures(none), initializes((0, 4)).
 _DEFINE: Final = re.compile(r"^define .*?(?P<result>\w+) @(?P<name>\"[^\"]*\"|[-\w$.]+)(?P<open>\().*\{$")
 _RESULT: Final = re.compile(r"^  (?P<name>%(?:\"[^\"]*\"|[-\w$.]+)) = (?P<rest>.*)$")
@@ -112,46 +116,6 @@ def result_of(line: str) -> tuple[str, str] | None:
     """Return (name, instruction) of a line that defines a value, such as ``("%3", "load i32, ptr %2, align 4")``."""
     match = _RESULT.match(line)
     return (match["name"], match["rest"]) if match is not None else None
-
-
-def split_arguments(text: str) -> list[str]:
-    """Split a comma-separated list at its top level: commas inside of brackets and strings do not count."""
-    pieces: list[str] = []
-    depth = start = 0
-    quoted = False
-    for position, character in enumerate(text):
-        if character == '"':
-            quoted = not quoted
-        elif quoted:
-            continue
-        elif character in "([{<":
-            depth += 1
-        elif character in ")]}>":
-            depth -= 1
-        elif character == "," and depth == 0:
-            pieces.append(text[start:position].strip())
-            start = position + 1
-    last = text[start:].strip()
-    return [*pieces, last] if last else pieces
-
-
-def closing(text: str, start: int) -> int:
-    """Return the position of the bracket that closes the one at ``start``."""
-    depth = 0
-    quoted = False
-    for position in range(start, len(text)):
-        character = text[position]
-        if character == '"':
-            quoted = not quoted
-        elif quoted:
-            continue
-        elif character == "(":
-            depth += 1
-        elif character == ")":
-            depth -= 1
-            if depth == 0:
-                return position
-    raise ValueError(f"no bracket closes {text[start : start + 40]!r}")
 
 
 def _drop_unused_metadata(module: Module) -> None:
