@@ -8,9 +8,11 @@ but the shape of the answer.
 import importlib.util
 import json
 import os
+import selectors
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,11 @@ from typing import Any, Final
 from .errors import LoweringError, UnsupportedFeatureError
 from .sealed import seal_bytes
 
+LLVMLITE_REMEDY: Final = "pip install 'llvmlite>=0.50,<0.51'"
+# An object of at most 16 MiB and IR of at most 64 MiB (see container), or native code of 64 MiB; no child has cause for
+# more, and what a parent reads it must hold.
+MAX_ANSWER_BYTES: Final = 128 << 20
+_PIECE_BYTES: Final = 1 << 16
 _MAX_LOG_CHARACTERS: Final = 16 << 10
 # Passed on because an interpreter may not start without them; nothing else of the environment is.
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
@@ -37,30 +44,65 @@ def run_child(
     memory = seal_bytes(b"".join((struct.pack("<I", len(encoded)), encoded, *blobs)), "uxdp-request")
     try:
         # -I -S: no PYTHON* variables, no user or site packages, no .pth files.
-        result = subprocess.run(
+        child = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), *map(str, folders)],
             stdin=memory.fd,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd="/",
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            timeout=timeout_seconds,
-            check=False,
         )
-    except subprocess.TimeoutExpired as cause:
-        raise LoweringError(f"LLVM did not finish in {timeout_seconds} s", context="IR") from cause
     finally:
         memory.close()
-    log = result.stderr.decode(errors="replace")[-_MAX_LOG_CHARACTERS:]
-    if result.returncode != 0:
-        raise LoweringError(_died(result.returncode, log), log=log, context="IR")
+    with child:
+        try:
+            output, errors = _output(child, timeout_seconds)
+        finally:
+            child.kill()  # which is nothing to one that has ended
+    log = errors.decode(errors="replace")[-_MAX_LOG_CHARACTERS:]
+    if child.returncode != 0:
+        raise LoweringError(_died(child.returncode, log), log=log, context="IR")
     try:
-        (length,) = struct.unpack_from("<I", result.stdout)
-        reply = json.loads(result.stdout[4 : 4 + length])
+        (length,) = struct.unpack_from("<I", output)
+        reply = json.loads(output[4 : 4 + length])
         if not isinstance(reply, dict):
             raise TypeError("no JSON object")
-    except (struct.error, ValueError, TypeError) as cause:
+    except (struct.error, ValueError, TypeError, RecursionError) as cause:
         raise LoweringError("the LLVM process gave no usable answer", log=log, context="IR") from cause
-    return reply, result.stdout[4 + length :], log
+    return reply, output[4 + length :], log
+
+
+def _output(child: subprocess.Popen[bytes], timeout_seconds: int) -> tuple[bytes, bytes]:
+    """Read what a child writes until it ends: all of its answer, and the end of its messages.
+
+    :raises LoweringError: it takes too long, or writes more than an answer can have
+    """
+    assert child.stdout is not None  # noqa: S101  # both are pipes
+    assert child.stderr is not None  # noqa: S101
+    output, errors = bytearray(), bytearray()
+    deadline = time.monotonic() + timeout_seconds
+    with selectors.DefaultSelector() as selector:
+        for pipe, buffer in ((child.stdout, output), (child.stderr, errors)):
+            selector.register(pipe, selectors.EVENT_READ, buffer)
+        while selector.get_map():
+            ready = selector.select(deadline - time.monotonic())
+            if not ready and time.monotonic() >= deadline:
+                raise LoweringError(f"LLVM did not finish in {timeout_seconds} s", context="IR")
+            for key, _events in ready:
+                piece = os.read(key.fd, _PIECE_BYTES)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                key.data.extend(piece)
+            del errors[: -4 * _MAX_LOG_CHARACTERS]  # a character has at most 4 bytes
+            if len(output) > MAX_ANSWER_BYTES:
+                raise LoweringError(
+                    f"the LLVM process answers with more than {MAX_ANSWER_BYTES >> 20} MiB", context="IR"
+                )
+    try:
+        child.wait(max(deadline - time.monotonic(), 1))
+    except subprocess.TimeoutExpired as cause:
+        raise LoweringError(f"LLVM did not finish in {timeout_seconds} s", context="IR") from cause
+    return bytes(output), bytes(errors)
 
 
 def llvmlite_folder() -> Path:
@@ -70,9 +112,7 @@ def llvmlite_folder() -> Path:
     """
     found = importlib.util.find_spec("llvmlite")
     if found is None or found.origin is None:
-        raise UnsupportedFeatureError(
-            "llvmlite", "not installed, so IR cannot be compiled", remedy="pip install 'llvmlite>=0.50,<0.51'"
-        )
+        raise UnsupportedFeatureError("llvmlite", "not installed, so IR cannot be compiled", remedy=LLVMLITE_REMEDY)
     return Path(found.origin).parent.parent
 
 

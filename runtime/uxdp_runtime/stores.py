@@ -24,6 +24,7 @@ from . import abi
 from .compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
 from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.loader import LoadedObject
+from .compile.names import OWN
 
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
@@ -264,7 +265,7 @@ class Stores:
             symbols[STORE + name] = base
             symbols[CPU_STORE + name] = base + self._control.store_cpu_offset(ctypes.byref(store.descriptor), worker)
         for name, (section, offset) in self._variables.items():
-            symbols[name] = _address(self._sections[section]) + offset
+            symbols[OWN + name] = _address(self._sections[section]) + offset
         return symbols
 
     def _allocate(self, definition: MapDefinition, number: int) -> Store:

@@ -23,8 +23,8 @@ def main() -> None:
     sys.path += sys.argv[1:]
     import llvmlite.binding as llvm
 
-    from uxdp_bundle import ir_rules, sandbox
-    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, lookahead
+    from uxdp_bundle import defined_ir, ir_promises, ir_rules, sandbox
+    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, lookahead, memory, names
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -38,14 +38,16 @@ def main() -> None:
     lowered = b""
     reply: dict[str, Any] = {}
     try:
-        modules = (ir_rules, calls, context, definitions, intrinsics, ir_text, lookahead)
+        modules = (ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, lookahead, memory, names)
         lowered = _compile(llvm, request, native, ir, modules)
     except calls.UnsupportedCallError as error:
         reply = {"refused": {"kind": "call", "name": error.name, "message": error.reason, "function": error.function}}
     except context.ContextError as error:
         reply = {"refused": {"kind": "context", "name": "xdp_md", "message": str(error), "function": error.function}}
+    except ir_promises.UndefinedIrError as error:
+        reply = {"refused": {"kind": error.kind, "name": "", "message": error.message, "function": ""}}
     except _RefusedError as error:
-        reply = {"refused": {"kind": error.kind, "name": "", "message": str(error), "function": ""}}
+        reply = {"refused": {"kind": error.kind, "name": error.name, "message": str(error), "function": ""}}
     else:
         reply["values"] = request["values"]
     reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
@@ -61,12 +63,16 @@ _HELPER = re.compile(r"^(define .* @uxdp_helper_\w+\(.*\) )[^()]*\{$", re.MULTIL
 
 
 class _RefusedError(Exception):
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, name: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.name = name
 
 
 def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modules: tuple[Any, ...]) -> bytes:
+    major = llvm.llvm_version_info[0]
+    if major != request["llvm_major"]:
+        raise _RefusedError("llvm", f"it holds LLVM {major}, and native code is made by {request['llvm_major']}")
     library = llvm.parse_bitcode(native)
     if not request["inlining"]:
         library = llvm.parse_assembly(_HELPER.sub(r"\g<1>noinline nounwind {", str(library)))
@@ -111,6 +117,7 @@ def _compile(llvm: Any, request: dict[str, Any], native: bytes, ir: bytes, modul
 
 
 # What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
+_OWN = "uxdp.own."  # compile.names.OWN: importing it has to wait until the path is known
 _EXTERNALS = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
 _EXTERNAL_PREFIXES = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
 
@@ -123,18 +130,18 @@ def _check_externals(library: Any, request: dict[str, Any]) -> None:
             if (
                 not value.is_declaration
                 or name in _EXTERNALS
-                or name in request["variables"]
+                or name.removeprefix(_OWN) in request["variables"]
                 or name in request["libc"]
             ):
                 continue
             if name.startswith("llvm.") and "$" in name:
-                raise _RefusedError("extern", f"the CO-RE relocation {name} was not resolved")
+                raise _RefusedError("extern", "the CO-RE relocation was not resolved", name)
             if not name.startswith(_EXTERNAL_PREFIXES):
-                raise _RefusedError("extern", f"{kind} {name} has no native implementation")
+                raise _RefusedError("extern", f"{kind} without native implementation", name.removeprefix(_OWN))
 
 
 def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
-    ir_rules, calls, context, definitions, intrinsics, ir_text, lookahead = modules
+    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, lookahead, memory, names = modules
     from uxdp_bundle.manifest import MapDefinition
 
     try:
@@ -145,7 +152,10 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     violation = None if request["from_c"] else ir_rules.find_violation(bundle)
     if violation is not None:
         raise _RefusedError(violation.kind, violation.message)
-    module = ir_text.parse_module(str(bundle))
+    text = str(bundle)
+    module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
+    if not request["from_c"]:
+        memory.settle_memory(module)
     maps = [
         definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
         for number, item in enumerate(request["maps"])
@@ -153,8 +163,8 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     values = request["values"]
     if values is None:
         # llvm.TYPE:KIND:ANSWER$ACCESS names the answer for the types that the source was compiled with.
-        names = [variable.name for variable in bundle.global_variables]
-        values = {name: int(match[1]) for name in names if (match := _ASSUMED.fullmatch(name))}
+        placeholders = [variable.name for variable in bundle.global_variables]
+        values = {name: int(match[1]) for name in placeholders if (match := _ASSUMED.fullmatch(name))}
     request["values"] = values
     definitions.substitute_values(module, values)
     definitions.constant_loads(module)
@@ -185,6 +195,8 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     module.items.append(
         f"define i32 @uxdp_program(ptr %frame) alwaysinline {{\n  %r = call i32 @{entry}(ptr %frame)\n  ret i32 %r\n}}"
     )
+    own = (value.name for value in (*bundle.functions, *bundle.global_variables))
+    names.separate_names(module, {name for name in own if not name.startswith("llvm.")})
     return str(module)
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from uxdp_bundle.bpf_object import BpfObject
-from uxdp_bundle.confined_child import llvmlite_folder, run_child
-from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureError
+from uxdp_bundle.confined_child import LLVMLITE_REMEDY, llvmlite_folder, run_child
+from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureError, UxdpError
+from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.manifest import MapDefinition, to_json
+
+from .places import place_of
 
 NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
 EXPORTED: Final = ("uxdp_run",)
@@ -98,6 +101,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "lookahead": variant.lookahead,
         "from_c": variant.from_c,
         "libc": list(LIBC),
+        "llvm_major": LLVM_MAJOR,
         "entry": source.entry,
         "programs": list(source.programs),
         "maps": [to_json(definition) for definition in declared],
@@ -106,7 +110,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "variables": {name: section for name, (section, _offset) in writable_variables(source.object).items()},
         "constants": {name: content.hex() for name, content in source.constants.items()},
     }
-    return _run(request, [library, source.ir], target)
+    return _run(request, [library, source.ir], target, source.object)
 
 
 def native_library(machine: str) -> bytes:
@@ -138,7 +142,7 @@ def _is_writable(section: str) -> bool:
     return section.split(".")[1:2] in (["data"], ["bss"]) and section.startswith(".")
 
 
-def _run(request: dict[str, Any], blobs: Sequence[bytes], target: Target) -> NativeObject:
+def _run(request: dict[str, Any], blobs: Sequence[bytes], target: Target, obj: bytes) -> NativeObject:
     package = Path(__file__).parent
     reply, data, log = run_child(
         package / "compile_child.py",
@@ -147,20 +151,25 @@ def _run(request: dict[str, Any], blobs: Sequence[bytes], target: Target) -> Nat
         folders=(package.parent.parent, Path(to_json.__code__.co_filename).parent.parent, llvmlite_folder()),
         timeout_seconds=_TIMEOUT_SECONDS,
     )
-    refused = reply.get("refused")
-    if refused is not None:
-        _raise_refusal(refused)
-    if not data:
+    if reply.get("refused") is not None:
+        raise _refusal(reply["refused"], obj, log)
+    llvm, values = reply.get("llvm"), reply.get("values") or {}
+    if not data or not isinstance(llvm, str) or not _are_numbers(values):
         raise LoweringError("the LLVM process gave no object", log=log, context="IR")
-    return NativeObject(data, target, str(reply.get("llvm", "")), reply.get("values") or {})
+    return NativeObject(data, target, llvm, values)
 
 
-def _raise_refusal(refused: dict[str, str]) -> None:
-    where = f"function {refused['function']}" if refused["function"] else "IR"
-    if refused["kind"] == "call":
-        raise UnsupportedFeatureError(refused["name"], refused["message"], context=where)
-    if refused["kind"] == "context":
-        raise UnsupportedFeatureError("xdp_md", refused["message"], context=where)
-    if refused["kind"] == "extern":
-        raise UnsupportedFeatureError("extern", refused["message"], context=where)
-    raise BindingError(refused["message"], context=where)
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, int) for value in values.values())
+
+
+def _refusal(refused: object, obj: bytes, log: str) -> UxdpError:
+    """Return the error that a child's refusal is: its shape is checked, for the child may be in the hands of the IR."""
+    match refused:
+        case {"kind": str(kind), "name": str(name), "message": str(message), "function": str(function)}:
+            if kind == "llvm":
+                return UnsupportedFeatureError("llvmlite", message, remedy=LLVMLITE_REMEDY)
+            if kind in ("call", "context", "extern"):
+                return UnsupportedFeatureError(name, message, context=place_of(obj, name, function) or "IR")
+            return BindingError(message, context="IR")
+    return LoweringError("the LLVM process gave no usable answer", log=log, context="IR")
