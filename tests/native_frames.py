@@ -5,10 +5,35 @@ import mmap
 
 from tests.native_library import NativeMap, native_library, worker
 from uxdp_runtime import abi
+from uxdp_runtime.native_module import CHUNK_BYTES, FrameBatch
 
 PAGE_BYTES = 4096
 TAIL_BYTES = 320  # SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
 MASK = (1 << 64) - 1
+
+
+_placed: set[int] = set()  # first addresses of what PlacedBatch mapped; it stays until the process ends
+
+
+class PlacedBatch(FrameBatch):
+    """Memory for one frame at an address of our choice."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(1)
+        self._memory = memoryview(_mapped(address)).cast("B")  # type: ignore[assignment]
+        self._base = address
+
+
+def _mapped(address: int) -> ctypes.Array[ctypes.c_uint8]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    for page in (address & -PAGE_BYTES, (address & -PAGE_BYTES) + PAGE_BYTES):
+        # PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+        if page not in _placed and libc.mmap(page, PAGE_BYTES, 3, 0x100022, -1, 0) != page:
+            raise OSError(ctypes.get_errno(), f"no memory at {page:#x}")
+        _placed.add(page)
+    return (ctypes.c_uint8 * CHUNK_BYTES).from_address(address)
 
 
 class NativeFrame:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /* XSKMAP: redirects to slots without a socket fall back; lookups find none. Slots with a socket are
- * in test_xskmap_agrees.py. */
+ * in test_sockets_agree.py. */
 #include "common.h"
 
 struct {
