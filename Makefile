@@ -37,7 +37,7 @@ hostile: $(READY)
 privileged: $(READY) .venv/.test-packages
 	$(BIN)/pytest tests/privileged
 
-differential: $(READY)
+differential: $(READY) .venv/.test-packages
 	$(BIN)/pytest tests/differential
 
 packaging: $(READY)

@@ -122,6 +122,30 @@ define i32 @prog(ptr %0) {
   ret i32 %3
 }
 """
+# As clang up to 18 addresses fields, and what a macro such as barrier_var() makes of a pointer.
+FIELDS_BY_TYPE = """
+%struct.pair = type { i8, [3 x %struct.loop] }
+define internal i32 @byte(ptr %pair) {
+  %1 = getelementptr inbounds %struct.pair, ptr %pair, i64 0, i32 1, i64 2, i32 1
+  %2 = load ptr, ptr %1, align 8
+  %3 = load i32, ptr %2, align 4
+  %4 = zext i32 %3 to i64
+  %5 = inttoptr i64 %4 to ptr
+  %6 = getelementptr i8, ptr %5, i64 14
+  %7 = load i8, ptr %6, align 1
+  %8 = zext i8 %7 to i32
+  ret i32 %8
+}
+define i32 @prog(ptr %0) {
+  %2 = alloca %struct.pair, align 8
+  %3 = call ptr asm sideeffect "", "=r,0"(ptr %0)
+  %4 = getelementptr inbounds %struct.pair, ptr %2, i64 0, i32 1
+  %5 = getelementptr inbounds [3 x %struct.loop], ptr %4, i64 0, i64 2, i32 1
+  store ptr %3, ptr %5, align 8
+  %6 = call i32 @byte(ptr nonnull %2)
+  ret i32 %6
+}
+"""
 CALLBACK = """
 define internal i64 @body(i32 %index, ptr %loop) {
   %1 = getelementptr inbounds %struct.loop, ptr %loop, i64 0, i32 1
@@ -229,6 +253,7 @@ def frame(request: pytest.FixtureRequest) -> abi.Frame:
         pytest.param(PHI, 14, id="phi-select-loop-volatile"),
         pytest.param(SUBPROGRAM, 14, id="subprogram"),
         pytest.param(ATTRIBUTES, 14, id="attributes-with-brackets"),
+        pytest.param(FIELDS_BY_TYPE, 14, id="fields-by-type-and-barrier"),
         pytest.param(CALLBACK, 14, id="callback-through-copied-struct"),
         pytest.param(CORE, 199, id="core-and-passthrough"),
         pytest.param(FIELDS, 7003, id="ifindex-and-queue"),
@@ -272,6 +297,35 @@ def test_widen_context_reports_the_fields_that_are_read() -> None:
             "  ret i32 %5\n}",
             "pointer made of 32 bits",
             id="pointer-from-nowhere",
+        ),
+        pytest.param(
+            "define i32 @prog(ptr %0, i64 %1) {\n  %3 = alloca [4 x ptr]\n"
+            "  %4 = getelementptr [4 x ptr], ptr %3, i64 0, i64 %1\n  store ptr %0, ptr %4\n  ret i32 0\n}",
+            "cannot be followed",
+            id="stored-at-a-variable-place",
+        ),
+        pytest.param(
+            "define i32 @prog(ptr %0, i64 %1) {\n  %3 = alloca [4 x ptr]\n  store ptr %0, ptr %3\n"
+            "  %4 = getelementptr [4 x ptr], ptr %3, i64 0, i64 %1\n  %5 = load ptr, ptr %4\n"
+            "  %6 = load i32, ptr %5\n  ret i32 %6\n}",
+            "may or may not",
+            id="loaded-from-a-variable-place",
+        ),
+        pytest.param(
+            "@g = external global ptr\ndefine i32 @prog(ptr %0) {\n  store ptr %0, ptr @g\n  ret i32 0\n}",
+            "cannot be followed",
+            id="stored-in-global-data",
+        ),
+        pytest.param(
+            "define i32 @prog(ptr %0) {\n  %2 = ptrtoint ptr %0 to i64\n  %3 = inttoptr i64 %2 to ptr\n"
+            "  %4 = load i32, ptr %3\n  ret i32 %4\n}",
+            "cannot be followed",
+            id="made-a-number",
+        ),
+        pytest.param(
+            "define i32 @prog(ptr %0, ptr %1) {\n  %3 = call i32 %1(ptr %0)\n  ret i32 %3\n}",
+            "cannot be followed",
+            id="passed-to-who-knows-whom",
         ),
     ],
 )

@@ -22,6 +22,7 @@ from uxdp_bundle.context_access import XDP_MD_FIELDS
 from uxdp_bundle.shim import NATIVE_XDP_MD
 
 from .ir_text import Function, Module, closing, result_of, split_arguments
+from .ir_types import TypeLayouts
 
 _LOAD: Final = re.compile(r"load (?P<volatile>volatile )?(?P<type>\w+), ptr (?P<pointer>[%@]\S+?)(?P<rest>,.*)?$")
 _STORE: Final = re.compile(r"store (?:volatile )?ptr (?P<value>[%@]\S+), ptr (?P<pointer>[%@]\S+?)(?:,.*)?$")
@@ -35,11 +36,16 @@ _SELECT: Final = re.compile(
 )
 _COPY: Final = re.compile(r"(?:freeze|bitcast) (?P<type>ptr|i32) (?P<value>\S+?)(?: to ptr)?$")
 _ZEXT: Final = re.compile(r"zext (?:nneg )?i32 (?P<value>%\S+) to i64$")
-_XDP_MD: Final = re.compile(r"%struct\.xdp_md(?:\.\d+)?")  # LLVM numbers types that linking made twice
 _INTTOPTR: Final = re.compile(r"inttoptr i64 (?P<value>%\S+) to ptr$")
 _INTEGER: Final = re.compile(r"i(?:32|64) (?P<value>-?\d+|%\S+)$")
 _NUMBER: Final = re.compile(r"add i64 (?P<value>-?\d+), 0$")  # how definitions.substitute_values writes a number
 _PASSTHROUGH: Final = re.compile(r"(?:tail )?call \S+ @llvm\.bpf\.passthrough\.\S+\(i32 [^,]*, (?P<argument>.*)\)")
+# barrier_var() and its like: assembly without instructions that gives back what it is given.
+_BARRIER: Final = re.compile(
+    r'(?:tail )?call ptr asm (?:sideeffect )?"", "[^"]*"\(ptr (?:\S+ )*?(?P<value>[%@][^\s,)]+)\)'
+)
+_OPERAND: Final = re.compile(r"%(?:\"[^\"]*\"|[-\w$.]+)")
+_HARMLESS: Final = ("icmp ", "ret ptr ")
 _FIELD_BYTES: Final = 4
 _POINTER_FIELDS: Final = tuple(name for name, (_offset, size) in NATIVE_XDP_MD.items() if size == 8)
 
@@ -53,11 +59,11 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A pointer ``offset`` bytes into the alloca ``name`` of a function."""
+    """A pointer ``offset`` bytes into the alloca ``name`` of a function; None: somewhere in it."""
 
     function: str
     name: str
-    offset: int
+    offset: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class ContextError(Exception):
 class _Facts:
     """What is known of all values: (function, name) -> possible pointers; memory by place."""
 
+    layouts: TypeLayouts
     values: dict[tuple[str, str], set[Value]] = field(default_factory=dict)
     memory: dict[Stack, set[Value]] = field(default_factory=dict)
     constants: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -94,6 +101,21 @@ class _Facts:
         before = len(known)
         known.update(values)
         self.changed |= len(known) != before
+
+    def put(self, place: Stack, values: Iterable[Value]) -> None:
+        known = self.memory.setdefault(place, set())
+        before = len(known)
+        known.update(values)
+        self.changed |= len(known) != before
+
+    def at(self, place: Stack) -> set[Value]:
+        """Return what may be found at a place of the stack."""
+        found: set[Value] = set()
+        for other, values in self.memory.items():
+            same = (other.function, other.name) == (place.function, place.name)
+            if same and (None in (place.offset, other.offset) or place.offset == other.offset):
+                found |= values
+        return found if place.offset is not None or not found else found | {OTHER}
 
     def of(self, function: str, name: str) -> set[Value]:
         if name.startswith("@"):
@@ -115,7 +137,7 @@ def widen_context(module: Module, entries: Iterable[str]) -> set[str]:
     :param entries: names of the XDP programs, whose first parameter is the context
     :raises ContextError: a use of the context that the kernel's rules do not explain
     """
-    facts = _Facts()
+    facts = _Facts(TypeLayouts(module))
     functions = {function.name: function for function in module.functions}
     for name in entries:
         function = functions[name]
@@ -130,6 +152,7 @@ def widen_context(module: Module, entries: Iterable[str]) -> set[str]:
             break
     fields: set[str] = set()
     for function in functions.values():
+        _check_uses(facts, function)
         fields |= _rewrite(facts, function)
         _check_pointers(function)
     return fields
@@ -147,10 +170,7 @@ def _learn(facts: _Facts, functions: dict[str, Function], function: Function, li
             values = facts.of(where, match["value"])
             for target in facts.of(where, match["pointer"]):
                 if isinstance(target, Stack):
-                    known = facts.memory.setdefault(target, set())
-                    before = len(known)
-                    known.update(values or {OTHER})
-                    facts.changed |= len(known) != before
+                    facts.put(target, values or {OTHER})
     elif match := _NUMBER.match(rest):
         facts.constants[where, name] = int(match["value"])
     elif rest.startswith("alloca "):
@@ -159,7 +179,7 @@ def _learn(facts: _Facts, functions: dict[str, Function], function: Function, li
         if match["type"] == "ptr":
             loaded: set[Value] = set()
             for source in facts.of(where, match["pointer"]):
-                loaded |= facts.memory.get(source, set()) if isinstance(source, Stack) else {OTHER}
+                loaded |= facts.at(source) if isinstance(source, Stack) else {OTHER}
             facts.add(where, name, loaded)
     elif match := _GEP.match(rest):
         offset = _gep_offset(facts, where, match)
@@ -170,7 +190,7 @@ def _learn(facts: _Facts, functions: dict[str, Function], function: Function, li
     elif (match := _SELECT.match(rest)) and match["type"] == "ptr":
         for operand in (match["one"], match["other"]):
             facts.add(where, name, _operand(facts, where, operand))
-    elif (match := _COPY.match(rest)) and match["type"] == "ptr":
+    elif ((match := _COPY.match(rest)) and match["type"] == "ptr") or (match := _BARRIER.match(rest)):
         facts.add(where, name, _operand(facts, where, match["value"]))
 
 
@@ -183,12 +203,13 @@ def _moved(value: Value, offset: int | None) -> Value:
     if isinstance(value, Context):
         return Context(value.offset + offset) if offset is not None else OTHER
     if isinstance(value, Stack):
-        return Stack(value.function, value.name, value.offset + offset) if offset is not None else OTHER
+        moved = None if offset is None or value.offset is None else value.offset + offset
+        return Stack(value.function, value.name, moved)
     return OTHER
 
 
 def _gep_offset(facts: _Facts, where: str, match: re.Match[str]) -> int | None:
-    """Return the byte offset of a getelementptr, if it is constant and its type is one that the context has."""
+    """Return the byte offset of a getelementptr, if it is constant."""
     indices = [
         found["value"] if (found := _INTEGER.match(piece)) else None for piece in split_arguments(match["indices"])
     ]
@@ -196,18 +217,8 @@ def _gep_offset(facts: _Facts, where: str, match: re.Match[str]) -> int | None:
         facts.constants.get((where, index)) if index is not None and index.startswith("%") else _as_int(index)
         for index in indices
     ]
-    if any(number is None for number in numbers):
-        return None
     known = [number for number in numbers if number is not None]
-    if match["type"] == "i8" and len(known) == 1:
-        return known[0]
-    if match["type"] in ("i32", "float") and len(known) == 1:
-        return known[0] * 4
-    if match["type"] in ("i64", "ptr") and len(known) == 1:
-        return known[0] * 8
-    if _XDP_MD.fullmatch(match["type"]) and len(known) == 2 and known[0] == 0:
-        return known[1] * _FIELD_BYTES
-    return None
+    return facts.layouts.offset(match["type"], known) if len(known) == len(numbers) else None
 
 
 def _as_int(text: str | None) -> int | None:
@@ -256,13 +267,35 @@ def _learn_copy(facts: _Facts, where: str, arguments: list[str]) -> None:
             if not isinstance(source, Stack) or not isinstance(target, Stack):
                 continue
             for place, values in list(facts.memory.items()):
-                distance = place.offset - source.offset
-                if (place.function, place.name) == (source.function, source.name) and 0 <= distance < length:
-                    copy = Stack(target.function, target.name, target.offset + distance)
-                    known = facts.memory.setdefault(copy, set())
-                    before = len(known)
-                    known.update(values)
-                    facts.changed |= len(known) != before
+                if (place.function, place.name) != (source.function, source.name):
+                    continue
+                if place.offset is None or source.offset is None or target.offset is None:
+                    facts.put(Stack(target.function, target.name, None), values)
+                elif 0 <= place.offset - source.offset < length:
+                    moved = target.offset + place.offset - source.offset
+                    facts.put(Stack(target.function, target.name, moved), values)
+
+
+def _check_uses(facts: _Facts, function: Function) -> None:
+    """Refuse what is done with the context and was not followed: from there on its accesses would not be known."""
+    for line in function.lines:
+        defined = result_of(line)
+        rest = defined[1] if defined is not None else line.strip()
+        operands = (name for name in _OPERAND.findall(rest) if facts.values.get((function.name, name)))
+        used = [name for name in operands if any(isinstance(v, Context) for v in facts.of(function.name, name))]
+        if used and not _is_followed(facts, function, rest, used):
+            raise ContextError("the context is used in a way that cannot be followed", function.name, line)
+
+
+def _is_followed(facts: _Facts, function: Function, rest: str, used: list[str]) -> bool:
+    if match := _STORE.match(rest):
+        targets = facts.of(function.name, match["pointer"])
+        known = all(isinstance(target, Stack) and target.offset is not None for target in targets)
+        return match["value"] not in used or (bool(targets) and known)
+    if match := _CALL.match(rest):
+        return not match["callee"].startswith("%")
+    followed = (_LOAD, _GEP, _PHI, _SELECT, _COPY, _BARRIER)
+    return rest.startswith(_HARMLESS) or any(pattern.match(rest) for pattern in followed)
 
 
 def _check_pointers(function: Function) -> None:
