@@ -12,6 +12,7 @@ References: elf(5); System V ABI AMD64 supplement, 4.4 "Relocation"; ELF for the
 
 import ctypes
 import mmap
+import platform
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,9 +68,10 @@ class LoadedObject:
         :param externals: addresses of the symbols that it leaves undefined
         :raises NativeObjectError: malformed, another machine's, or a symbol is missing
         """
-        self._image = _Image(data, externals)
+        self._image = LinkedImage(data, externals, platform.machine(), _map_memory)
         self.symbols = self._image.symbols
         # Memory that the code refers to is kept alive by whoever gave its address; this only keeps the code.
+        _protect(self._image)
 
     def address(self, name: str) -> int:
         """Return the address of a defined symbol."""
@@ -85,28 +87,46 @@ class LoadedObject:
         return function
 
 
-class _Image:
-    def __init__(self, data: bytes, externals: Mapping[str, int]) -> None:
+class LinkedImage:
+    """A native object laid out and relocated for one place in memory, by nobody run yet.
+
+    - ``memory``, ``base``: the bytes, and the address for which they are made
+    - ``ranges``: (start, end, PROT_…) offsets of pages in it
+    - ``symbols``: addresses of the names that the object defines
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        externals: Mapping[str, int],
+        machine: str,
+        allocate: Callable[[int], tuple[mmap.mmap | bytearray, int]],
+    ) -> None:
+        """Link an object.
+
+        :param data: a relocatable ELF64 object of that machine
+        :param externals: addresses of the symbols that it leaves undefined
+        :param allocate: gives zeroed memory of so many bytes, and the address that it has where the code will run
+        :raises NativeObjectError: malformed, another machine's, or a symbol is missing
+        """
         self._data = data
         self._externals = externals
         try:
-            self._sections, self._machine = _parse_sections(data)
+            self._sections, self._machine = _parse_sections(data, machine)
             self._symbols = self._parse_symbols()
             self._relocations = self._parse_relocations()
             self._layout()
         except (struct.error, IndexError, ValueError, UnicodeDecodeError) as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
-        self._map = mmap.mmap(-1, self._size, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.memory, self.base = allocate(self._size)
         try:
             self._copy()
             self.symbols = {
-                symbol.name: self._base + self._starts[symbol.section] + symbol.value
+                symbol.name: self.base + self._starts[symbol.section] + symbol.value
                 for symbol in self._symbols
                 if symbol.section in self._starts and symbol.name
             }
             self._relocate()
-            self._protect()
         except struct.error as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
 
@@ -135,7 +155,7 @@ class _Image:
     def _layout(self) -> None:
         """Place read-only data, code, data and the two tables, each kind on pages of its own."""
         self._starts: dict[int, int] = {}
-        self._ranges: list[tuple[int, int, int]] = []  # start, end, protection
+        self.ranges: list[tuple[int, int, int]] = []  # start, end, protection
         position = 0
         kinds = (
             (0, mmap.PROT_READ),
@@ -172,14 +192,14 @@ class _Image:
                     position += 8
             position += -position % _PAGE
             if position > start:
-                self._ranges.append((start, position, protection))
+                self.ranges.append((start, position, protection))
         self._size = max(position, _PAGE)
 
     def _copy(self) -> None:
         for index, start in self._starts.items():
             section = self._sections[index]
             if section.type != _SHT_NOBITS:
-                self._map[start : start + section.size] = _content(self._data, section)
+                self.memory[start : start + section.size] = _content(self._data, section)
 
     def _address(self, symbol: _Symbol) -> int:
         if symbol.section == _SHN_UNDEF:
@@ -191,7 +211,7 @@ class _Image:
             return symbol.value
         if symbol.section not in self._starts:
             raise NativeObjectError(f"{symbol.name!r} is in no loaded section", context="native object")
-        return self._base + self._starts[symbol.section] + symbol.value
+        return self.base + self._starts[symbol.section] + symbol.value
 
     def _relocate(self) -> None:
         by_name = {symbol.name: symbol for symbol in self._symbols if symbol.name}
@@ -200,7 +220,7 @@ class _Image:
             if symbol.section == _SHN_UNDEF and name not in self._externals:
                 continue  # found below if anything refers to it
             if symbol.section in (_SHN_UNDEF, _SHN_ABS) or symbol.section in self._starts:
-                struct.pack_into("<Q", self._map, slot, self._address(symbol) & _U64)
+                struct.pack_into("<Q", self.memory, slot, self._address(symbol) & _U64)
         for name, stub in self._stubs.items():
             self._write_stub(stub, self._slots[name])
         apply = _relocate_x86_64 if self._machine == _EM_X86_64 else _relocate_aarch64
@@ -210,37 +230,41 @@ class _Image:
             place = self._starts[section] + offset
             external = symbol.section == _SHN_UNDEF
             target = self._address(symbol)
-            slot = self._base + self._slots[symbol.name] if symbol.name else 0
-            stub = self._base + self._stubs[symbol.name] if external else target
-            apply(self._map, place, self._base + place, kind, target, stub, slot, addend)
+            slot = self.base + self._slots[symbol.name] if symbol.name else 0
+            stub = self.base + self._stubs[symbol.name] if external else target
+            apply(self.memory, place, self.base + place, kind, target, stub, slot, addend)
 
     def _write_stub(self, stub: int, slot: int) -> None:
         if self._machine == _EM_X86_64:
             # jmp *slot(%rip)
-            self._map[stub : stub + 6] = b"\xff\x25" + struct.pack("<i", slot - (stub + 6))
+            self.memory[stub : stub + 6] = b"\xff\x25" + struct.pack("<i", slot - (stub + 6))
             return
         # adrp x16, slot; ldr x16, [x16, :lo12:slot]; br x16
-        pages = ((self._base + slot) >> 12) - ((self._base + stub) >> 12)
+        pages = ((self.base + slot) >> 12) - ((self.base + stub) >> 12)
         adrp = 0x90000010 | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5
-        ldr = 0xF9400210 | ((self._base + slot) & 0xFFF) >> 3 << 10
-        struct.pack_into("<III", self._map, stub, adrp, ldr, 0xD61F0200)
-
-    def _protect(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for start, end, protection in self._ranges:
-            if libc.mprotect(ctypes.c_void_p(self._base + start), ctypes.c_size_t(end - start), protection):
-                raise NativeObjectError(f"mprotect: errno {ctypes.get_errno()}", context="native object")
+        ldr = 0xF9400210 | ((self.base + slot) & 0xFFF) >> 3 << 10
+        struct.pack_into("<III", self.memory, stub, adrp, ldr, 0xD61F0200)
 
 
-def _parse_sections(data: bytes) -> tuple[list[_Section], int]:
+def _map_memory(size: int) -> tuple[mmap.mmap, int]:
+    memory = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _protect(image: LinkedImage) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for start, end, protection in image.ranges:
+        if libc.mprotect(ctypes.c_void_p(image.base + start), ctypes.c_size_t(end - start), protection):
+            raise NativeObjectError(f"mprotect: errno {ctypes.get_errno()}", context="native object")
+
+
+def _parse_sections(data: bytes, machine_name: str) -> tuple[list[_Section], int]:
     if len(data) < _HEADER.size or data[:7] != b"\x7fELF\x02\x01\x01":
         raise NativeObjectError("no little-endian ELF64 object", context="native object")
     (_i, kind, machine, _v, _e, _ph, shoff, _f, _eh, _pe, _pn, shentsize, shnum, strndx) = _HEADER.unpack_from(data)
-    import platform
-
-    wanted = {"x86_64": _EM_X86_64, "aarch64": _EM_AARCH64}.get(platform.machine())
+    wanted = {"x86_64": _EM_X86_64, "aarch64": _EM_AARCH64}.get(machine_name)
     if kind != 1 or machine != wanted:
-        raise NativeObjectError(f"machine {machine}, expected {wanted} ({platform.machine()})", context="native object")
+        raise NativeObjectError(f"machine {machine}, expected {wanted} ({machine_name})", context="native object")
     if shentsize != _SECTION.size or shoff + shnum * _SECTION.size > len(data) or strndx >= shnum:
         raise NativeObjectError("section table outside of the file", context="native object")
     raw = [_SECTION.unpack_from(data, shoff + i * _SECTION.size) for i in range(shnum)]
@@ -274,7 +298,7 @@ def _skipped(section: _Section) -> bool:
 
 
 def _relocate_x86_64(
-    image: mmap.mmap, place: int, address: int, kind: int, target: int, stub: int, slot: int, addend: int
+    image: mmap.mmap | bytearray, place: int, address: int, kind: int, target: int, stub: int, slot: int, addend: int
 ) -> None:
     if kind == 1:  # R_X86_64_64
         struct.pack_into("<Q", image, place, (target + addend) & _U64)
@@ -289,7 +313,7 @@ def _relocate_x86_64(
 
 
 def _relocate_aarch64(
-    image: mmap.mmap, place: int, address: int, kind: int, target: int, stub: int, slot: int, addend: int
+    image: mmap.mmap | bytearray, place: int, address: int, kind: int, target: int, stub: int, slot: int, addend: int
 ) -> None:
     (word,) = struct.unpack_from("<I", image, place)
     value = target + addend
