@@ -120,3 +120,23 @@ def test_commands_say_where_code_comes_from(kernel: None, tmp_path: Path, monkey
     assert result.exit_code == 0, result.output
     assert '"origin": "aot"' in result.stdout
     assert result.stderr == ""
+
+
+def test_damaged_file_in_the_cache_is_compiled_again(
+    kernel: None, control: ControlLibrary, target: Target, tmp_path: Path
+) -> None:
+    directory = tmp_path / "cache"
+    with bundle_from_bytes(build_case("native/map_hash")) as bundle:
+        bound = _bound(bundle, TrustStore(), insecure=True)
+        for origin in (Origin.LLVM, Origin.CACHE, Origin.LLVM, Origin.CACHE):
+            with verify(bound) as verified:
+                compiled = compile_program(
+                    verified, "map_hash", target, num_cpus=native_cpus(), cache_directory=directory
+                )
+                assert compiled.origin is origin
+                assert_agreement_of(compiled, control, frames=20, seed=1)
+            if origin is Origin.CACHE:
+                (path,) = directory.iterdir()
+                data = bytearray(path.read_bytes())
+                data[len(data) // 2] ^= 0x10
+                path.write_bytes(data)

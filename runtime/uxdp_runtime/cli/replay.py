@@ -85,7 +85,7 @@ def replay(
         reader = stack.enter_context(CaptureReader(capture))
         if unverified:
             output.warn("the kernel's verifier has not seen this program: --unverified")
-            target = targets.host_target(cache_directory())
+            target = targets.host_target()
             session = replay_unverified(bound, name, target, control_library(), params=values)
         else:
             verified = stack.enter_context(verify(bound, programs=programs_to_load(bound, name), params=values))

@@ -10,6 +10,8 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -103,12 +105,13 @@ def save(directory: Path, key: str, native: NativeObject) -> None:
 
 def _load(directory: Path, key: str) -> bytes | None:
     path = directory / key
-    if not trusted_files.exists(directory):
-        return None
-    os.close(trusted_files.open_trusted(directory, directory=True))
-    if not trusted_files.exists(path):
-        return None
-    data = trusted_files.read_trusted(path, max_bytes=_MAX_BYTES)
+    with _own_directory():
+        if not trusted_files.exists(directory):
+            return None
+        os.close(trusted_files.open_trusted(directory, directory=True))
+        if not trusted_files.exists(path):
+            return None
+        data = trusted_files.read_trusted(path, max_bytes=_MAX_BYTES)
     header = len(_MAGIC) + _DIGEST_BYTES
     content = data[header:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : header] != hashlib.sha256(content).digest():
@@ -117,14 +120,23 @@ def _load(directory: Path, key: str) -> bytes | None:
 
 
 def _save(directory: Path, key: str, content: bytes) -> None:
-    trusted_files.ensure_directory(directory, mode=0o700, parents_mode=0o755)
     path = directory / key
+    with _own_directory():
+        trusted_files.ensure_directory(directory, mode=0o700, parents_mode=0o755)
+        try:
+            trusted_files.replace_file(path, _MAGIC + hashlib.sha256(content).digest() + content, 0o600)
+        except OSError as cause:
+            raise trusted_files.unwritable(path, cause) from cause
+
+
+@contextmanager
+def _own_directory() -> Iterator[None]:
+    """Say with every refusal that another directory will do as well."""
     try:
-        trusted_files.replace_file(path, _MAGIC + hashlib.sha256(content).digest() + content, 0o600)
-    except OSError as cause:
-        if isinstance(cause, KeyFileError):
-            raise
-        raise trusted_files.unwritable(path, cause) from cause
+        yield
+    except KeyFileError as error:
+        error.remedy = ", or ".join(filter(None, (error.remedy, f"name a directory of your own in {CACHE_VARIABLE}")))
+        raise
 
 
 @functools.cache
