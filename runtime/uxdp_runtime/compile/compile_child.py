@@ -24,7 +24,7 @@ def main() -> None:
     import llvmlite.binding as llvm
 
     from uxdp_bundle import defined_ir, ir_promises, ir_rules, sandbox
-    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, lookahead, memory, names
+    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -38,14 +38,26 @@ def main() -> None:
     lowered = b""
     reply: dict[str, Any] = {}
     try:
-        modules = (ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, lookahead, memory, names)
+        modules = (
+            ir_rules,
+            defined_ir,
+            calls,
+            context,
+            definitions,
+            intrinsics,
+            ir_text,
+            limits,
+            lookahead,
+            memory,
+            names,
+        )
         lowered = _compile(llvm, request, native, ir, modules)
     except calls.UnsupportedCallError as error:
         reply = {"refused": {"kind": "call", "name": error.name, "message": error.reason, "function": error.function}}
     except context.ContextError as error:
         reply = {"refused": {"kind": "context", "name": "xdp_md", "message": str(error), "function": error.function}}
     except ir_promises.UndefinedIrError as error:
-        reply = {"refused": {"kind": error.kind, "name": "", "message": error.message, "function": ""}}
+        reply = {"refused": {"kind": "undefined", "name": "", "message": error.message, "function": ""}}
     except _RefusedError as error:
         reply = {"refused": {"kind": error.kind, "name": error.name, "message": str(error), "function": ""}}
     else:
@@ -141,7 +153,7 @@ def _check_externals(library: Any, request: dict[str, Any]) -> None:
 
 
 def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
-    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, lookahead, memory, names = modules
+    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names = modules
     from uxdp_bundle.manifest import MapDefinition
 
     try:
@@ -155,6 +167,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     text = str(bundle)
     module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
     if not request["from_c"]:
+        limits.check_limits(module)
         memory.settle_memory(module)
     maps = [
         definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])

@@ -13,13 +13,13 @@ and null_pointer_is_valid would cost a tenth of the speed.
 import re
 from typing import Final
 
-from uxdp_bundle.ir_syntax import NAME, split_arguments, type_bytes
+from uxdp_bundle.ir_syntax import NAME, split_arguments
 
 from .ir_text import Function, Module
+from .limits import named_types, slot_bytes
 
-_TYPE: Final = re.compile(rf"^(?P<name>%{NAME}) = type (?P<body>.*)$")
 _SLOT: Final = re.compile(rf"^  (?P<name>%{NAME}) = alloca (?P<rest>.*)$")
-_COUNT: Final = re.compile(r"i\d+ (\d+)")
+_COUNT: Final = re.compile(r"i\d+ \d+")
 _COPY: Final = re.compile(r"call void @llvm\.memcpy\.(?:inline\.)?p0\.p0\.i(?P<width>32|64)\(")
 _LIFETIME: Final = re.compile(r"^  call void @llvm\.lifetime\.(?:start|end)\.")
 _MEMSET: Final = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
@@ -28,7 +28,7 @@ _MEMMOVE: Final = "declare void @llvm.memmove.p0.p0.i{}(ptr, ptr, i{}, i1)"
 
 def settle_memory(module: Module) -> None:
     """Rewrite the functions of a module that was defined (see uxdp_bundle.defined_ir)."""
-    types = {match["name"]: match["body"] for item in module.items if (match := _type_definition(item)) is not None}
+    types = named_types(module)
     declared: set[str] = set()
     for function in module.functions:
         lines: list[str] = []
@@ -48,17 +48,11 @@ def settle_memory(module: Module) -> None:
     module.items = [*(item for item in module.items if not _declares(item, names)), *sorted(declared)]
 
 
-def _type_definition(item: str | Function) -> re.Match[str] | None:
-    return _TYPE.match(item) if isinstance(item, str) and item.startswith("%") else None
-
-
 def _cleared(name: str, rest: str, types: dict[str, str]) -> str:
     kind, *options = split_arguments(rest)
-    count = _COUNT.fullmatch(options[0]) if options else None
-    if kind[0] in "pi" and count is None:
+    if kind[0] in "pi" and not any(_COUNT.fullmatch(option) for option in options):
         return f"  store {kind} zeroinitializer, ptr {name}, align 1"
-    size = type_bytes(kind, types)[0] * (int(count[1]) if count is not None else 1)
-    return f"  call void @llvm.memset.p0.i64(ptr {name}, i8 0, i64 {size}, i1 false)"
+    return f"  call void @llvm.memset.p0.i64(ptr {name}, i8 0, i64 {slot_bytes(rest, types)}, i1 false)"
 
 
 def _declares(item: str | Function, names: set[str]) -> bool:
