@@ -90,6 +90,7 @@ def native_library() -> ctypes.CDLL:
         "uxdp_helper_get_prandom_u32": (u64, []),
         "uxdp_helper_get_smp_processor_id": (u64, []),
         "uxdp_helper_loop": (s64, [u64, pointer, pointer, u64]),
+        "uxdp_loop_in_place": (s64, [u64, pointer, pointer, u64]),
         "uxdp_helper_trace_printk": (s64, [pointer, u64, u64, u64, u64]),
         "uxdp_tail_target": (s64, [pointer, pointer, u64]),
         "uxdp_run": (None, [pointer, u32]),

@@ -194,7 +194,7 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64, ctypes.c_void_p)
         (10, 3, 0, 4),
         (0, 99, 0, 0),
         (10, 99, 1, -errno.EINVAL),
-        ((1 << 23) + 1, 99, 0, (1 << 32) - errno.E2BIG),  # the verifier inlines the call, see there
+        ((1 << 23) + 1, 99, 0, -errno.E2BIG),
         ((1 << 32) + 2, 99, 0, 2),
     ],
     ids=["all", "stopped", "none", "flags", "too-many", "lower-half"],
@@ -209,6 +209,13 @@ def test_loop_counts_iterations(loops: int, stop: int, flags: int, expected: int
     function = Callback(callback)
     assert native_library().uxdp_helper_loop(loops, function, 42, flags) == expected
     assert seen == [(index, 42) for index in range(expected if 0 <= expected <= loops else 0)]
+
+
+@pytest.mark.parametrize(("loops", "expected"), [(3, 3), ((1 << 23) + 1, -1), ((1 << 32) + 2, -1)])
+def test_loop_in_place_fails_with_32_bits(loops: int, expected: int) -> None:
+    function = Callback(lambda _index, _context: 0)
+    error = (1 << 32) - errno.E2BIG
+    assert native_library().uxdp_loop_in_place(loops, function, 42, 0) == (expected if expected >= 0 else error)
 
 
 def traced(tmp_path: Path, text: bytes, *arguments: int) -> tuple[int, bytes]:

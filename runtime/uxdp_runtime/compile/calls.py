@@ -28,6 +28,9 @@ _CALL: Final = re.compile(
 _LEFT: Final = re.compile(r"call .*\binttoptr \(i64 (?P<helper>\d+) to ptr\)\(")
 # Which argument of a helper is a callback, and the type by which native code calls it.
 _CALLBACKS: Final = {"bpf_loop": (1, "i64 (i64, ptr)")}
+# What the verifier makes of a bpf_loop with one callback and without flags: a loop in its place, which fails otherwise.
+_LOOP: Final = "bpf_loop"
+_LOOP_IN_PLACE: Final = "uxdp_loop_in_place"
 _SIGNATURE: Final = re.compile(r"^(?P<result>void|ptr|i\d+) \((?P<parameters>.*)\)$")
 
 
@@ -43,15 +46,19 @@ class UnsupportedCallError(Exception):
 
 @dataclass(slots=True)
 class _Forwarders:
-    """The forwarders made so far, by (helper, result type, argument types)."""
+    """The forwarders made so far, by (native function, result type, argument types)."""
 
     native: Mapping[str, str]
     texts: dict[tuple[str, str, tuple[str, ...]], tuple[str, str]] = field(default_factory=dict)
 
-    def name_for(self, helper: str, result: str, arguments: tuple[str, ...], where: str) -> str:
-        key = (helper, result, arguments)
+    def name_for(self, helper: str, result: str, operands: list[str], where: str) -> str:
+        """Return the forwarder for a call of a helper with such operands."""
+        arguments = tuple(operand.split(" ", 1)[0] for operand in operands)
+        target = PREFIX + helper.removeprefix("bpf_")
+        if helper == _LOOP and operands[1].startswith("ptr @") and operands[3] == "i64 0":
+            target = _LOOP_IN_PLACE
+        key = (target, result, arguments)
         if key not in self.texts:
-            target = PREFIX + helper.removeprefix("bpf_")
             signature = self.native.get(target)
             if signature is None:
                 raise UnsupportedCallError(helper, "no native implementation", where)
@@ -142,13 +149,12 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
             if helper in _CALLBACKS:
                 position, callback_type = _CALLBACKS[helper]
                 operands[position] = adapters.adapted(operands[position], callback_type)
-            name = forwarders.name_for(helper, match["type"], types, function.name)
+            name = forwarders.name_for(helper, match["type"], operands, function.name)
             lines.append(f'{match["lead"]}call {match["type"]} @"{name}"({", ".join(operands)})')
         function.lines = [_renamed_edges(line, renamed) for line in lines] if renamed else lines
     module.items += [text for _name, text in forwarders.texts.values()]
     module.items += adapters.texts.values()
-    used = sorted({key[0] for key in forwarders.texts})
-    module.items += [_declare(PREFIX + helper.removeprefix("bpf_"), native) for helper in used]
+    module.items += [_declare(target, native) for target in sorted({key[0] for key in forwarders.texts})]
     if tail_calls:
         module.items.append(_declare("uxdp_tail_target", native))
         module.items.append(_dispatcher(entries))

@@ -14,20 +14,36 @@
 
 typedef s64 (*uxdp_loop_callback)(u64 index, void *context);
 
-UXDP_HELPER s64 uxdp_helper_loop(u64 loops, uxdp_loop_callback callback, void *context, u64 flags)
+UXDP_INLINE s64 call_in_turn(u32 loops, uxdp_loop_callback callback, void *context)
 {
 	u32 i;
 
-	if (unlikely(flags))
-		return -EINVAL;
-	/* The verifier inlines the call, and there the error is moved into a 32-bit register
-	 * (inline_bpf_loop). */
-	if (unlikely((u32)loops > BPF_MAX_LOOPS))
-		return (u32)-E2BIG;
-	for (i = 0; i < (u32)loops; i++)
+	for (i = 0; i < loops; i++)
 		if (callback(i, context))
 			return i + 1;
 	return i;
+}
+
+UXDP_HELPER s64 uxdp_helper_loop(u64 loops, uxdp_loop_callback callback, void *context, u64 flags)
+{
+	if (unlikely(flags))
+		return -EINVAL;
+	if (unlikely((u32)loops > BPF_MAX_LOOPS))
+		return -E2BIG;
+	return call_in_turn(loops, callback, context);
+}
+
+/*
+ * A loop with one callback and flags that are known to be 0: the verifier puts it in the call's
+ * place (inline_bpf_loop). There the number is compared as it is in its register, and the error is
+ * moved into one of 32 bits.
+ */
+UXDP_HELPER s64 uxdp_loop_in_place(u64 loops, uxdp_loop_callback callback, void *context, u64 flags)
+{
+	(void)flags;
+	if (unlikely(loops > BPF_MAX_LOOPS))
+		return (u32)-E2BIG;
+	return call_in_turn(loops, callback, context);
 }
 
 /*
