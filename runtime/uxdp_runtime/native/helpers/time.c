@@ -11,14 +11,26 @@ UXDP_HELPER u64 uxdp_helper_ktime_get_ns(void)
 	return worker_time_ns();
 }
 
+/*
+ * What worker_time_ns() counts may be some nanoseconds off the clock, but the kernel's clocks keep
+ * an order that programs may rely on: one that counts sleep, too, is never behind one that does
+ * not.
+ */
 UXDP_HELPER u64 uxdp_helper_ktime_get_boot_ns(void)
 {
-	return worker_clock_ns(CLOCK_BOOTTIME);
+	u64 now = worker_clock_ns(CLOCK_BOOTTIME);
+
+	return uxdp_worker.now_ns || now > uxdp_worker.clock_last ? now : uxdp_worker.clock_last;
 }
 
+/* And the coarse one is never ahead of what the other one says later. */
 UXDP_HELPER u64 uxdp_helper_ktime_get_coarse_ns(void)
 {
-	return worker_clock_ns(CLOCK_MONOTONIC_COARSE);
+	u64 now = worker_clock_ns(CLOCK_MONOTONIC_COARSE);
+
+	if (!uxdp_worker.now_ns && now > uxdp_worker.clock_last)
+		uxdp_worker.clock_last = now;
+	return now;
 }
 
 UXDP_HELPER u64 uxdp_helper_ktime_get_tai_ns(void)
