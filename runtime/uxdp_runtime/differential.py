@@ -4,38 +4,52 @@ The kernel's BPF_PROG_TEST_RUN is the specification. Both sides begin with the s
 the bytes, the metadata, a redirect's target and the records in ring buffers must be equal, and in the end the maps. The
 kernel runs on one CPU, whose number the native worker takes, so per-CPU maps are comparable slot by slot.
 
+Frames come to the native code in bursts when it is in service, and what looks ahead in a burst must change nothing. So
+it runs twice: frame by frame, which tells where a difference begins, and once more in bursts.
+
 A redirect's target comes from a second copy of the program in the kernel (see redirects). Where that cannot tell, the
 target is not compared; ``targets_not_compared`` says how often and why.
 
 Records are read after every frame and stay in their ring buffer until it has been full for a while: so a program that
 finds no room is compared, too.
 
-Time and random numbers differ between two runs in the kernel, too. So the native code runs twice, the second time (the
-shadow) with another clock and other random numbers: 8-byte words of map values and records on which the two native runs
-disagree depend on time or chance and are left out of the comparison, and so is a frame on which they disagree
-(``left_out`` counts them). Ring buffers of the two hold different garbage before a record is written, which tells the
-bytes that a program leaves as they were. The order of a hash map's elements means nothing; they are compared as sets.
+Time and random numbers differ between two runs in the kernel, too. So there is a third native run (the shadow) with
+another clock and other random numbers; see outcomes. A frame on which it disagrees with the first is left out, and
+counted in ``left_out``. The order of a hash map's elements means nothing; they are compared as sets.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
 
-from . import abi
 from .bpf.cpus import num_possible_cpus
 from .bpf.ring_buffer import RingBuffer
 from .bpf.test_run import TestRunner
 from .compile.program import CompiledProgram
 from .errors import BpfError
 from .frames.generate import Frame
-from .native_module import FrameBatch, NativeModule
-from .redirects import Redirect, RedirectTwin, redirects
+from .native_side import NativeSide
+from .outcomes import (
+    GARBAGE,
+    SHADOW_GARBAGE,
+    VERDICTS,
+    MapDifference,
+    Outcome,
+    Records,
+    Redirect,
+    core,
+    difference,
+    joined,
+    map_difference,
+    same_records,
+)
+from .redirects import RedirectTwin, redirects
 from .stores import ControlLibrary, Store, Stores
 
 # Maps whose elements programs cannot write and that the comparison therefore leaves out.
@@ -45,70 +59,32 @@ _REFERENCES: Final = frozenset(
 # The shadow's clock: every byte differs from those of a real time in ns since boot, now and for the next centuries.
 _SHADOW_CLOCK_NS: Final = 0x7A7B_7C7D_7E7F_7071
 _SHADOW_SEED: Final = 2
-# What records hold where a program wrote nothing: in the native code's ring buffers, and in the shadow's.
-_GARBAGE: Final = 0x5A
-_SHADOW_GARBAGE: Final = 0xA5
-_WORD_BYTES: Final = 8
 # Their elements come in the same order on both sides.
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
 _STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
-VERDICTS: Final = ("ABORTED", "DROP", "PASS", "TX", "REDIRECT")
-_BPF_F_BROADCAST: Final = 1 << 3
 _REDIRECT: Final = VERDICTS.index("REDIRECT")
+# As uxdp_run looks ahead (UXDP_GROUP, native/run.c).
+BURST_FRAMES: Final = 32
 # How many frames meet a ring buffer that is as good as full before it is emptied.
 _FRAMES_WHILE_FULL: Final = 64
-
-
-def verdict_name(verdict: int) -> str:
-    """Return a verdict's name, or its number if it is none of enum xdp_action."""
-    return VERDICTS[verdict] if 0 <= verdict < len(VERDICTS) else str(verdict)
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What a frame added to one ring buffer: the bytes that were reserved, and the records that were submitted."""
-
-    map: str
-    reserved_bytes: int
-    submitted: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one side made of a frame. ``redirect`` is None if the target is not known, or there is none."""
-
-    verdict: int
-    data: bytes
-    metadata: bytes
-    redirect: Redirect | None = None
-    records: tuple[Records, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FrameDifference:
     """The first frame on which kernel and native code differ, and in what: verdict, bytes, metadata, redirect target or
-    ring-buffer records."""
+    ring-buffer records.
+
+    ``in_bursts``: natively it was run in a burst, and alone there is no difference; the records are then those of the
+    whole burst that ends with the frame.
+    """
 
     number: int
     frame: Frame
     kernel: Outcome
     native: Outcome
     what: str
-
-
-@dataclass(frozen=True, slots=True)
-class MapDifference:
-    """An element that kernel and native map do not agree on; None: it is not there.
-
-    ``blamed`` is the native value with the kernel's words where time or chance decide: what is left of the difference.
-    """
-
-    map: str
-    key: bytes
-    kernel: bytes | None
-    native: bytes | None
-    blamed: bytes | None
+    in_bursts: bool = False
 
 
 class Differential:
@@ -125,10 +101,13 @@ class Differential:
         self._runner = TestRunner(compiled.verified.programs[source.entry].fd)
         self._cpus = os.sched_getaffinity(0)
         self._cpu = min(self._cpus)
-        self._native = _NativeSide(compiled, control, self._cpu, garbage=_GARBAGE)
-        self._shadow = _NativeSide(
-            compiled, control, self._cpu, seed=_SHADOW_SEED, now_ns=_SHADOW_CLOCK_NS, garbage=_SHADOW_GARBAGE
+        self._native = NativeSide(compiled, control, self._cpu, garbage=GARBAGE)
+        self._burst = NativeSide(compiled, control, self._cpu, garbage=GARBAGE, burst_frames=BURST_FRAMES)
+        self._shadow = NativeSide(
+            compiled, control, self._cpu, seed=_SHADOW_SEED, now_ns=_SHADOW_CLOCK_NS, garbage=SHADOW_GARBAGE
         )
+        self._sides = (self._native, self._burst, self._shadow)
+        self._waiting: list[_Waiting] = []
         self._twin: RedirectTwin | None = None
         self._no_twin = ""
         self._rings: list[_Ring] = []
@@ -176,37 +155,61 @@ class Differential:
             for key, value in elements:
                 if self._twin is None:
                     self._verified.maps[name].update(key, value)
-                for side in (self._native, self._shadow):
+                for side in self._sides:
                     side.stores[name].update(key, value)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Outcome, FrameDifference | None]]:
-        """Run frame by frame on both sides; yield what the kernel made of each, and the difference if there is one."""
-        for number, frame in enumerate(frames):
+        """Run frame by frame on both sides; yield what the kernel made of each, and the difference if there is one.
+
+        A difference in a burst comes with the burst's last frame.
+        """
+        numbered = enumerate(frames)
+        item = next(numbered, None)
+        while item is not None:
+            number, frame = item
             kernel = self._in_kernel(frame)
-            native, shadow = (side.run(frame) for side in (self._native, self._shadow))
-            if _core(native) != _core(shadow):
-                self.left_out += 1
-                what = ""
-            else:
-                what = _difference(kernel, native, shadow)
-            yield frame, kernel, FrameDifference(number, frame, kernel, native, what) if what else None
-            self._empty_rings()
+            native, shadow = (self._alone(side, frame) for side in (self._native, self._shadow))
+            by_chance = core(native) != core(shadow)
+            self.left_out += by_chance
+            what = "" if by_chance else difference(kernel, native, native, shadow)
+            found = FrameDifference(number, frame, kernel, native, what) if what else None
+            self._waiting.append(_Waiting(number, frame, kernel, native, shadow, by_chance))
+            item = next(numbered, None)
+            full = [ring for ring in self._rings if ring.frames_while_full >= _FRAMES_WHILE_FULL]
+            if item is None or full or len(self._waiting) == BURST_FRAMES:
+                in_burst = self._run_burst()
+                found = found or in_burst
+            yield frame, kernel, found
+            for ring in full:
+                self._empty(ring)
 
     def map_differences(self) -> Iterator[MapDifference]:
-        """Yield the elements that differ now, map by map."""
-        for store in self.stores:
+        """Yield the elements that differ now, map by map; those that differ only in bursts if there are no others."""
+        found = False
+        for item in self._map_differences(self._native.stores):
+            found = True
+            yield item
+        if not found:
+            for item in self._map_differences(self._burst.stores):
+                yield replace(item, in_bursts=True)
+
+    def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
+        for store in stores:
             definition = store.definition
             if definition.type in _REFERENCES or definition.type in _STREAMS:
                 continue
-            shadow = self._shadow.stores[definition.name]
-            for kernel, native in self._elements(store):
-                for key in sorted(kernel.keys() | native.keys()):
-                    if kernel.get(key) != native.get(key):
-                        sides = (kernel.get(key), native.get(key), shadow.lookup(key))
-                        yield from _map_difference(definition.name, key, *sides)
-        for name in self.stores.sections:
-            data = (bytes(stores.section(name)) for stores in (self.stores, self._shadow.stores))
-            yield from _map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
+            alone = self.stores[definition.name]
+            if store is not alone and definition.type in _ARRAYS and store.has_memory_of(alone):
+                continue  # which was compared already
+            pair = [side.stores[definition.name] for side in (self._native, self._shadow)]
+            for kernel, tested in self._elements(store):
+                for key in sorted(kernel.keys() | tested.keys()):
+                    if kernel.get(key) != tested.get(key):
+                        values = (kernel.get(key), tested.get(key), *(side.lookup(key) for side in pair))
+                        yield from map_difference(definition.name, key, *values)
+        for name in stores.sections:
+            data = (bytes(side.section(name)) for side in (stores, self._native.stores, self._shadow.stores))
+            yield from map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
 
     def _elements(self, store: Store) -> Iterator[tuple[dict[bytes, bytes], dict[bytes, bytes]]]:
         """Yield the elements of a map on both sides, without pieces of an array that are equal."""
@@ -247,67 +250,49 @@ class Differential:
             self.targets_not_compared[reason] += 1
         return redirect
 
-    def _empty_rings(self) -> None:
-        """Empty the ring buffers that were full for a while, on all sides at once."""
-        for ring in self._rings:
-            if ring.frames_while_full >= _FRAMES_WHILE_FULL:
-                ring.empty()
-                for side in (self._native, self._shadow):
-                    side.empty_ring(ring.map)
-                if self._twin is not None:
-                    self._twin.release_records(ring.map)
+    @staticmethod
+    def _alone(side: NativeSide, frame: Frame) -> Outcome:
+        (outcome,) = side.run((frame,))
+        return replace(outcome, records=side.read_records())
+
+    def _run_burst(self) -> FrameDifference | None:
+        """Run the frames that wait as a burst, and return the first difference."""
+        waiting, self._waiting = self._waiting, []
+        outcomes = self._burst.run([one.frame for one in waiting])
+        records = self._burst.read_records()
+        for one, outcome in zip(waiting, outcomes, strict=True):
+            kernel, native, shadow = (replace(side, records=()) for side in (one.kernel, one.native, one.shadow))
+            what = "" if one.by_chance else difference(kernel, outcome, native, shadow)
+            if what:
+                return FrameDifference(one.number, one.frame, kernel, outcome, what, in_bursts=True)
+        if any(one.by_chance for one in waiting):
+            return None
+        sides = zip(*((one.kernel, one.native, one.shadow) for one in waiting), strict=True)
+        expected, *pair = (joined([outcome.records for outcome in side]) for side in sides)
+        if all(map(same_records, expected, records, *pair)):
+            return None
+        last = waiting[-1]
+        kernel, outcome = replace(last.kernel, records=expected), replace(outcomes[-1], records=records)
+        return FrameDifference(last.number, last.frame, kernel, outcome, "ring-buffer records", in_bursts=True)
+
+    def _empty(self, ring: "_Ring") -> None:
+        """Empty a ring buffer that was full for a while, on all sides at once."""
+        ring.empty()
+        for side in self._sides:
+            side.empty_ring(ring.map)
+        if self._twin is not None:
+            self._twin.release_records(ring.map)
 
 
-class _NativeSide:
-    """One copy of the native code with its stores, and how far its ring buffers were read."""
+class _Waiting(NamedTuple):
+    """A frame that waits for its burst, and what it has to be compared with."""
 
-    def __init__(
-        self,
-        compiled: CompiledProgram,
-        control: ControlLibrary,
-        cpu: int,
-        *,
-        garbage: int,
-        seed: int = 1,
-        now_ns: int = 0,
-    ) -> None:
-        source = compiled.source
-        self.stores = Stores(source.object, source.maps, source.num_cpus, control)
-        self.stores.link_programs(source.object, source.programs)
-        self.module = NativeModule(compiled.native.data, self.stores, cpu, seed=seed, now_ns=now_ns)
-        self._batch = FrameBatch(1)
-        self._maps = [store.definition.name for store in self.stores]
-        self._positions = {store.definition.name: 0 for store in self.stores if store.definition.type == "ringbuf"}
-        self._garbage = garbage
-        for name in self._positions:
-            self.stores[name].fill_ring(garbage)
-
-    def run(self, frame: Frame) -> Outcome:
-        """Run the program on one frame."""
-        self._batch.put(
-            0, frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index
-        )
-        self.module.run(self._batch, 1)
-        result = self._batch.result(0)
-        redirect = self._redirect() if result.verdict == _REDIRECT else None
-        records = []
-        for name, position in self._positions.items():
-            submitted, end = self.stores[name].read_records(position)
-            records.append(Records(name, end - position, tuple(submitted)))
-            self._positions[name] = end
-        return Outcome(result.verdict, result.data, result.metadata, redirect, tuple(records))
-
-    def empty_ring(self, name: str) -> None:
-        """Take all records out of a ring buffer, and leave garbage."""
-        self.stores[name].consume_records()
-        self.stores[name].fill_ring(self._garbage)
-
-    def _redirect(self) -> Redirect:
-        noted = self._batch.descriptors[0]
-        if noted.redirect_kind != abi.REDIRECT_MAP:
-            return Redirect(None, noted.redirect_target & 0xFFFFFFFF)
-        name = self._maps[noted.redirect_map]
-        return Redirect(name, noted.redirect_key, bool(noted.redirect_flags & _BPF_F_BROADCAST))
+    number: int
+    frame: Frame
+    kernel: Outcome
+    native: Outcome
+    shadow: Outcome
+    by_chance: bool
 
 
 class _Ring:
@@ -337,76 +322,6 @@ class _Ring:
         self._kernel.release()
         self._emptied_at = self._position
         self.frames_while_full = 0
-
-
-def _core(outcome: Outcome) -> tuple[int, bytes, bytes]:
-    return outcome.verdict, outcome.data, outcome.metadata
-
-
-def _difference(kernel: Outcome, native: Outcome, shadow: Outcome) -> str:
-    """Say in what kernel and native outcome differ first; nothing if in nothing, or by chance."""
-    if kernel.verdict != native.verdict:
-        return "verdict"
-    if kernel.data != native.data:
-        return "bytes"
-    if kernel.metadata != native.metadata:
-        return "metadata"
-    if kernel.redirect is not None and kernel.redirect != native.redirect == shadow.redirect:
-        return "redirect target"
-    if not all(map(_same_records, kernel.records, native.records, shadow.records)):
-        return "ring-buffer records"
-    return ""
-
-
-def _same_records(kernel: Records, native: Records, shadow: Records) -> bool:
-    """Whether both sides wrote the same records, but for words that depend on time or chance."""
-    shapes = [(side.reserved_bytes, [len(record) for record in side.submitted]) for side in (kernel, native, shadow)]
-    if shapes[1] != shapes[2]:
-        return True  # how many there are depends on chance itself
-    return shapes[0] == shapes[1] and all(map(_same_record, kernel.submitted, native.submitted, shadow.submitted))
-
-
-def _same_record(kernel: bytes, native: bytes, shadow: bytes) -> bool:
-    if kernel == native:
-        return True
-    written = bytes(
-        not (one == _GARBAGE and other == _SHADOW_GARBAGE) for one, other in zip(native, shadow, strict=True)
-    )
-    sides = (
-        bytes(byte if kept else 0 for byte, kept in zip(side, written, strict=True))
-        for side in (kernel, native, shadow)
-    )
-    one, *others = sides
-    return one == _without_chance(one, *others)
-
-
-def _map_difference(
-    name: str, key: bytes, kernel: bytes | None, native: bytes | None, shadow: bytes | None
-) -> Iterator[MapDifference]:
-    """Yield what differs for certain, or nothing.
-
-    An element that only one of the two native runs has is there by chance itself.
-    """
-    if native is None or shadow is None or kernel is None:
-        if (native is None) == (shadow is None):
-            yield MapDifference(name, key, kernel, native, None)
-        return
-    blamed = _without_chance(kernel, native, shadow)
-    if blamed != kernel:
-        yield MapDifference(name, key, kernel, native, blamed)
-
-
-def _without_chance(kernel: bytes, native: bytes, shadow: bytes) -> bytes:
-    """Return the native bytes with the kernel's for words on which the two native runs disagree."""
-    words = range(0, len(native), _WORD_BYTES)
-    if native == shadow:
-        return native
-    return b"".join(
-        (native if native[word : word + _WORD_BYTES] == shadow[word : word + _WORD_BYTES] else kernel)[
-            word : word + _WORD_BYTES
-        ]
-        for word in words
-    )
 
 
 def native_cpus() -> int:

@@ -8,7 +8,6 @@ bpf.redirect_probe. Devices that a devmap names exist there, too, under the same
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
@@ -19,29 +18,13 @@ from .bpf.redirect_probe import RedirectProbe
 from .bpf.ring_buffer import RingBuffer
 from .errors import BpfError
 from .frames.generate import Frame
+from .outcomes import Redirect
 from .verify import VerifiedObject, verify
 
 _REDIRECTING: Final = frozenset({"bpf_redirect", "bpf_redirect_map"})
 _LOOKING_AROUND: Final = "bpf_fib_lookup"
 _DEVMAPS: Final = frozenset({"devmap", "devmap_hash"})
 _PEER_IFINDEX: Final = 0x7FFE_0000  # of the other ends of devices: far from where systems count
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Where a frame goes: to the interface ``index``, or where the map says that is named, at the key ``index``.
-
-    ``is_broadcast``: to all devices of that devmap.
-    """
-
-    map: str | None
-    index: int
-    is_broadcast: bool = False
-
-    def __str__(self) -> str:
-        if self.map is None:
-            return f"interface {self.index}"
-        return f"map {self.map}, {f'all devices (key {self.index})' if self.is_broadcast else f'key {self.index}'}"
 
 
 def redirects(verified: VerifiedObject) -> bool:

@@ -32,6 +32,7 @@ _POINTER_BYTES = 8
 _ITEMS_BYTES = 1 << 18  # of elements, read at once
 _RECORD_HEADER_BYTES = 8
 _RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
+_PIECE_BYTES = 1 << 20
 _RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
 _VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
 
@@ -162,6 +163,11 @@ class Store:
                     some_keys[index * key_size : (index + 1) * key_size],
                     some_values[index * value_bytes : (index + 1) * value_bytes],
                 )
+
+    def has_memory_of(self, other: "Store") -> bool:
+        """Whether this store's memory is the same as another's of the same definition, byte for byte."""
+        pieces = range(0, len(self._memory), _PIECE_BYTES)
+        return all(self._memory[at : at + _PIECE_BYTES] == other._memory[at : at + _PIECE_BYTES] for at in pieces)
 
     def read_records(self, position: int) -> tuple[list[bytes], int]:
         """Return the records of a ring buffer from a position on, and the position behind them; they stay in it."""

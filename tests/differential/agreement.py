@@ -8,10 +8,11 @@ from tests.bound_bundles import bound_image
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.compile.program import CompiledProgram, compile_program
-from uxdp_runtime.differential import Differential, native_cpus, verdict_name
+from uxdp_runtime.differential import Differential, native_cpus
 from uxdp_runtime.frames.constants import constants_of, keys_of
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.map_file import read_map_file
+from uxdp_runtime.outcomes import verdict_name
 from uxdp_runtime.stores import ControlLibrary
 from uxdp_runtime.verify import verify
 

@@ -1,21 +1,19 @@
-"""The comparison can fail: what differs on purpose is found, and ``uxdp test`` says so."""
+"""The comparison can fail: what differs on purpose is found."""
 
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from tests.bound_bundles import bound_image
-from tests.isolated_user import isolate
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.bpf.network_namespace import NetworkNamespace
 from uxdp_runtime.bpf.test_run import TestRunner
-from uxdp_runtime.cli import main
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.compile.program import compile_program
 from uxdp_runtime.differential import Differential, native_cpus
 from uxdp_runtime.errors import MissingCapabilityError
 from uxdp_runtime.frames.generate import Frame, generate
+from uxdp_runtime.native_module import NativeModule
 from uxdp_runtime.redirects import RedirectTwin
 from uxdp_runtime.stores import ControlLibrary
 from uxdp_runtime.verify import verify
@@ -132,6 +130,39 @@ def test_differential_a_record_that_is_not_submitted_is_noticed(
             assert difference.what == "ring-buffer records"
 
 
+def test_differential_another_burst_is_noticed(
+    kernel: None, target: Target, control: ControlLibrary, cache: Path
+) -> None:
+    with bound_image(_image("tail_calls")) as bound, verify(bound) as verified:
+        compiled, other = (
+            compile_program(verified, name, target, num_cpus=native_cpus(), cache_directory=cache)
+            for name in ("first", "second")
+        )
+        with Differential(compiled, control) as sides:
+            sides._burst._module = NativeModule(other.native.data, sides._burst.stores, sides._cpu)
+            found = [(at, one) for at, (_, _, one) in enumerate(sides.run(generate(70, 1))) if one]
+            assert [at for at, _one in found] == [31, 63, 69]
+            assert all(one.in_bursts and one.what == "verdict" for _at, one in found)
+            assert [one.number for _at, one in found] == [0, 32, 64]
+            maps = list(sides.map_differences())
+            assert {item.map for item in maps} == {"results"}
+            assert all(item.in_bursts for item in maps)
+
+
+def test_differential_another_record_in_a_burst_is_noticed(
+    kernel: None, target: Target, control: ControlLibrary, cache: Path
+) -> None:
+    with bound_image(_image("ring_records")) as bound, verify(bound) as verified:
+        compiled, other = (
+            compile_program(verified, name, target, num_cpus=native_cpus(), cache_directory=cache)
+            for name in ("records", "other")
+        )
+        with Differential(compiled, control) as sides:
+            sides._burst._module = NativeModule(other.native.data, sides._burst.stores, sides._cpu)
+            found = next(one for _frame, _outcome, one in sides.run(generate(100, 1)) if one)
+            assert (found.what, found.in_bursts, found.number) == ("ring-buffer records", True, 31)
+
+
 def test_differential_ring_buffers_get_full_and_are_emptied(
     kernel: None, target: Target, control: ControlLibrary, cache: Path
 ) -> None:
@@ -145,31 +176,3 @@ def test_differential_ring_buffers_get_full_and_are_emptied(
             first = refused.index(True)
             assert first < 200
             assert False in refused[first:]
-
-
-def test_command_test_and_replay_on_an_example(
-    kernel: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv("UXDP_CACHE_DIR", str(cache))
-    bundle = tmp_path / "adjust_head.uxdp"
-    bundle.write_bytes(_image("adjust_head"))
-    runner = CliRunner()
-    result = runner.invoke(main, ["test", str(bundle), "-n", "200", "--insecure-unsigned"])
-    assert result.exit_code == 0, result.output
-    assert "adjust_head: equal on 200 frames" in result.output
-    capture = tmp_path / "in.pcap"
-    from uxdp_runtime.frames.capture import read_capture
-    from uxdp_runtime.frames.capture_writer import CaptureWriter
-
-    with CaptureWriter(capture) as writer:
-        for number, frame in enumerate(generate(300, 5)):
-            writer.write(frame.data, number)
-    sent = tmp_path / "out.pcap"
-    command = ["replay", str(bundle), str(capture), "-o", str(sent), "--insecure-unsigned", "--dump", "--json"]
-    for extra in ([], ["--unverified"]):
-        result = runner.invoke(main, [*command, *extra])
-        assert result.exit_code == 0, result.output
-        assert '"frames": 300' in result.stdout
-        assert '"results"' in result.stdout
-        assert len(list(read_capture(sent))) > 50

@@ -20,11 +20,11 @@ from uxdp_runtime.cli import main, output
 from uxdp_runtime.cli import test as test_module
 from uxdp_runtime.compile import program as program_module
 from uxdp_runtime.compile.program import Origin
-from uxdp_runtime.differential import FrameDifference, MapDifference, Outcome, Records
+from uxdp_runtime.differential import FrameDifference
 from uxdp_runtime.frames.capture import read_capture
 from uxdp_runtime.frames.capture_writer import CaptureWriter
 from uxdp_runtime.frames.generate import Frame
-from uxdp_runtime.redirects import Redirect
+from uxdp_runtime.outcomes import MapDifference, Outcome, Records, Redirect
 
 PASS, TX, REDIRECT = 2, 3, 4
 # The value of settings.c's map: seed, limit, mode, offset, range, label, enabled, other.
@@ -197,6 +197,14 @@ def test_test_element_that_differs_is_shown_by_its_fields(bundle: Path, sides: S
         "  map .bss, key 0",
         "    runs: kernel 0, native 5",
     ]
+
+
+def test_test_differences_in_bursts_alone_say_so(bundle: Path, sides: Sides) -> None:
+    kernel, native = (COPY.pack(1, limit, 2, -3, 1, 2, b"abc", 1, 9) for limit in (64, 65))
+    sides.maps = (MapDifference("copies", bytes(4), kernel, native, native, in_bursts=True),)
+    assert "1 element of maps, but only when frames are run in bursts, after 1000" in run(bundle).stdout
+    document = json.loads(run(bundle, "--json").stdout)
+    assert document["programs"][0]["maps"][0]["in_bursts"] is True
 
 
 def test_test_word_of_time_is_no_field_that_differs(bundle: Path, sides: Sides) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Final
 import click
 
 from .. import hexdump
-from ..differential import FrameDifference, MapDifference, Outcome, Records, verdict_name
+from ..differential import FrameDifference
 from ..map_layout import Notation
 from ..map_values import MapCodec
+from ..outcomes import MapDifference, Outcome, Records, verdict_name
 from . import output
 
 _SHOWN_BYTES: Final = 256
@@ -58,6 +59,7 @@ def frame_json(difference: FrameDifference) -> dict[str, Any]:
     return {
         "frame": difference.number,
         "what": difference.what,
+        "in_bursts": difference.in_bursts,
         "description": difference.frame.description,
         "given": difference.frame.data.hex(),
         "given_metadata": difference.frame.metadata.hex(),
@@ -70,6 +72,7 @@ def element_json(item: MapDifference, codec: MapCodec) -> dict[str, Any]:
     """Return a difference between maps as JSON-able values: bytes in hex, and decoded by the map's types."""
     return {
         "map": item.map,
+        "in_bursts": item.in_bursts,
         "key": codec.decode_key(item.key),
         "kernel": None if item.kernel is None else codec.decode(item.kernel),
         "native": None if item.native is None else codec.decode(item.native),

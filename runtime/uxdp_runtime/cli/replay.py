@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ..differential import verdict_name
 from ..frames.generate import Frame
 from ..native_module import MAX_FRAME_BYTES
+from ..outcomes import verdict_name
 from ..replay import Replay, replay_unverified, replay_verified
 from . import output
 from .pipeline import bound_bundle, parse_params, program_to_run, programs_to_load, report_origin

@@ -12,10 +12,11 @@ import click
 
 from uxdp_bundle.errors import UxdpError
 
-from ..differential import Differential, FrameDifference, MapDifference, native_cpus, verdict_name
+from ..differential import Differential, FrameDifference, native_cpus
 from ..errors import ParameterError
 from ..frames.generate import Frame
 from ..map_values import MapCodec
+from ..outcomes import MapDifference, verdict_name
 from . import differences, output
 from .pipeline import bound_bundle, parse_params, program_to_run, programs_to_load, report_origin
 
@@ -26,6 +27,7 @@ EXIT_DIFFERENT: Final = 1
 _SHOWN_MAP_DIFFERENCES: Final = 10
 # Programs of devmap and cpumap entries: BPF_PROG_TEST_RUN refuses them, and no interface runs them.
 _OF_ENTRIES: Final = frozenset({"devmap", "cpumap"})
+_IN_BURSTS: Final = ", but only when frames are run in bursts"
 _MANUAL: Final = "manual"
 
 
@@ -264,14 +266,14 @@ def _print(report: _Report, codecs: Mapping[str, MapCodec]) -> None:
         output.say(f"{report.program}: equal on {report.frames} frames ({verdicts})")
         output.say(f"  compared {_compared(report)}")
     elif report.difference is not None:
-        what = report.difference.what
+        what = report.difference.what + (_IN_BURSTS if report.difference.in_bursts else "")
         output.say(f"{report.program}: DIFFERENT: {what}, after {report.frames} frames ({verdicts})")
         differences.print_frame(report.difference)
     else:
         shown = len(report.maps)
         more = " or more" if shown == _SHOWN_MAP_DIFFERENCES else ""
-        count = output.counted(shown, "element")
-        output.say(f"{report.program}: DIFFERENT: {count}{more} of maps, after {report.frames} frames ({verdicts})")
+        count = output.counted(shown, "element") + f"{more} of maps" + (_IN_BURSTS if report.maps[0].in_bursts else "")
+        output.say(f"{report.program}: DIFFERENT: {count}, after {report.frames} frames ({verdicts})")
         for item in report.maps:
             differences.print_element(item, codecs[item.map])
     for reason in _left_out(report):

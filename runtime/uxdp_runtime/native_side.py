@@ -1,0 +1,83 @@
+"""Native code that is run to be compared: with stores of its own, frame by frame or in bursts."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from . import abi
+from .compile.program import CompiledProgram
+from .frames.generate import Frame
+from .native_module import FrameBatch, NativeModule
+from .outcomes import Outcome, Records, Redirect
+from .stores import ControlLibrary, Stores
+
+_REDIRECT: Final = 4  # XDP_REDIRECT
+_BPF_F_BROADCAST: Final = 1 << 3
+
+
+class NativeSide:
+    """One copy of a program's native code with its stores, and how far its ring buffers were read."""
+
+    def __init__(
+        self,
+        compiled: CompiledProgram,
+        control: ControlLibrary,
+        cpu: int,
+        *,
+        garbage: int,
+        seed: int = 1,
+        now_ns: int = 0,
+        burst_frames: int = 1,
+    ) -> None:
+        """Load the code.
+
+        :param cpu: the worker's number, and its slot in per-CPU maps
+        :param garbage: the byte that ring buffers are full of before records are written
+        :param seed: of random numbers
+        :param now_ns: if not 0, what all clocks return
+        :param burst_frames: how many frames are run at once, at most
+        """
+        source = compiled.source
+        self.stores = Stores(source.object, source.maps, source.num_cpus, control)
+        self.stores.link_programs(source.object, source.programs)
+        self._module = NativeModule(compiled.native.data, self.stores, cpu, seed=seed, now_ns=now_ns)
+        self._batch = FrameBatch(burst_frames)
+        self._maps = [store.definition.name for store in self.stores]
+        self._positions = {store.definition.name: 0 for store in self.stores if store.definition.type == "ringbuf"}
+        self._garbage = garbage
+        for name in self._positions:
+            self.stores[name].fill_ring(garbage)
+
+    def run(self, frames: Sequence[Frame]) -> list[Outcome]:
+        """Run the program on a burst of frames; the outcomes are without records."""
+        for index, frame in enumerate(frames):
+            self._batch.put(
+                index, frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index
+            )
+        self._module.run(self._batch, len(frames))
+        return [self._outcome(index) for index in range(len(frames))]
+
+    def read_records(self) -> tuple[Records, ...]:
+        """Return what was added to the ring buffers since the last call; it stays in them."""
+        records = []
+        for name, position in self._positions.items():
+            submitted, end = self.stores[name].read_records(position)
+            records.append(Records(name, end - position, tuple(submitted)))
+            self._positions[name] = end
+        return tuple(records)
+
+    def empty_ring(self, name: str) -> None:
+        """Take all records out of a ring buffer, and leave garbage."""
+        self.stores[name].consume_records()
+        self.stores[name].fill_ring(self._garbage)
+
+    def _outcome(self, index: int) -> Outcome:
+        result = self._batch.result(index)
+        redirect = self._redirect(index) if result.verdict == _REDIRECT else None
+        return Outcome(result.verdict, result.data, result.metadata, redirect)
+
+    def _redirect(self, index: int) -> Redirect:
+        noted = self._batch.descriptors[index]
+        if noted.redirect_kind != abi.REDIRECT_MAP:
+            return Redirect(None, noted.redirect_target & 0xFFFFFFFF)
+        name = self._maps[noted.redirect_map]
+        return Redirect(name, noted.redirect_key, bool(noted.redirect_flags & _BPF_F_BROADCAST))
