@@ -25,6 +25,7 @@ from .compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
 from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.loader import LoadedObject
 from .compile.names import OWN
+from .compile.places import place_of
 
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
@@ -213,6 +214,41 @@ class Store:
             raise MapOperationError(-result, self.definition.name)
 
 
+def check_maps(obj: bytes, maps: Sequence[MapDefinition], control: ControlLibrary) -> None:
+    """Refuse maps that can have no store, before anything is compiled for them.
+
+    :param obj: the eBPF object, which tells where a map is used
+    :raises UnsupportedFeatureError: of the first such map; ``context`` is its first use
+    """
+    for definition in maps:
+        if not definition.name.startswith("."):
+            descriptor = _descriptor(definition, 0, 1)
+            if control.store_bytes(ctypes.byref(descriptor)) == 0:
+                raise _unsupported(definition, place_of(obj, definition.name))
+
+
+def _descriptor(definition: MapDefinition, number: int, num_cpus: int) -> abi.Map:
+    if definition.type not in MAP_TYPES:
+        raise UnsupportedFeatureError(definition.type, "no such map type", context=f"map {definition.name}")
+    return abi.Map(
+        kind=MAP_TYPES.index(definition.type),
+        key_size=definition.key_size,
+        value_size=definition.value_size,
+        max_entries=definition.max_entries,
+        flags=definition.flags,
+        id=number,
+        num_cpus=num_cpus,
+    )
+
+
+def _unsupported(definition: MapDefinition, place: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        f"map type {definition.type}",
+        f"no native implementation for the definition of map {definition.name}",
+        context=place or f"map {definition.name}",
+    )
+
+
 class Stores:
     """The stores of all maps of one object, and its writable global data."""
 
@@ -275,24 +311,10 @@ class Stores:
         return symbols
 
     def _allocate(self, definition: MapDefinition, number: int) -> Store:
-        if definition.type not in MAP_TYPES:
-            raise UnsupportedFeatureError(definition.type, "no such map type", context=f"map {definition.name}")
-        descriptor = abi.Map(
-            kind=MAP_TYPES.index(definition.type),
-            key_size=definition.key_size,
-            value_size=definition.value_size,
-            max_entries=definition.max_entries,
-            flags=definition.flags,
-            id=number,
-            num_cpus=self.num_cpus,
-        )
+        descriptor = _descriptor(definition, number, self.num_cpus)
         size = self._control.store_bytes(ctypes.byref(descriptor))
         if size == 0:
-            raise UnsupportedFeatureError(
-                f"map type {definition.type}",
-                "no native implementation for this definition",
-                context=f"map {definition.name}",
-            )
+            raise _unsupported(definition, "")
         # Private and without reservation: pages exist when they are touched.
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
         descriptor.store = descriptor.cpu_store = _address(memory)

@@ -56,6 +56,9 @@ def main() -> None:
         reply = {"refused": {"kind": "call", "name": error.name, "message": error.reason, "function": error.function}}
     except context.ContextError as error:
         reply = {"refused": {"kind": "context", "name": "xdp_md", "message": str(error), "function": error.function}}
+    except definitions.AddressInDataError as error:
+        message = "a constant that holds an address, which libbpf leaves out"
+        reply = {"refused": {"kind": "extern", "name": error.name, "message": message, "function": ""}}
     except ir_promises.UndefinedIrError as error:
         reply = {"refused": {"kind": "undefined", "name": "", "message": error.message, "function": ""}}
     except _RefusedError as error:

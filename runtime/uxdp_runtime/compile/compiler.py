@@ -108,7 +108,9 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "num_cpus": source.num_cpus,
         "values": None if source.values is None else dict(source.values),
         "variables": {name: section for name, (section, _offset) in writable_variables(source.object).items()},
-        "constants": {name: content.hex() for name, content in source.constants.items()},
+        "constants": {
+            name: content.hex() for name, content in (_with_addresses(source.object) | dict(source.constants)).items()
+        },
     }
     return _run(request, [library, source.ir], target, source.object)
 
@@ -135,6 +137,25 @@ def writable_variables(obj: bytes) -> dict[str, tuple[str, int]]:
         symbol.name: (sections[symbol.section], symbol.value)
         for symbol in parsed.symbols
         if symbol.type == "STT_OBJECT" and symbol.section in sections and symbol.name
+    }
+
+
+def _with_addresses(obj: bytes) -> dict[str, bytes]:
+    """Return the constants that hold addresses, as the kernel gets them: libbpf relocates no global data.
+
+    Their bytes are those in the file, in the place of addresses zeros as a rule. (Writable variables are in the memory
+    of their section, which has the file's bytes anyway.) Source: libbpf, bpf_object__elf_collect, "skipping relo"
+    """
+    parsed = BpfObject(obj)
+    return {
+        symbol.name: section.data[symbol.value : symbol.value + symbol.size]
+        for symbol in parsed.symbols
+        if symbol.type == "STT_OBJECT" and symbol.name and 0 < symbol.section < len(parsed.sections)
+        for section in (parsed.sections[symbol.section],)
+        if section.name.startswith(".rodata")
+        and any(
+            symbol.value <= place < symbol.value + symbol.size for place in parsed.relocations.get(section.index, ())
+        )
     }
 
 

@@ -39,6 +39,14 @@ class NativeMap:
     num_cpus: int
 
 
+class AddressInDataError(Exception):
+    """A constant holds an address, and there is no telling what the kernel has there; ``name`` says which."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} holds an address")
+        self.name = name
+
+
 def rewrite_globals(
     module: Module, maps: Sequence[NativeMap], *, variables: Mapping[str, str], constants: Mapping[str, bytes]
 ) -> None:
@@ -47,6 +55,7 @@ def rewrite_globals(
     :param maps: the maps that sources declare in ``.maps``
     :param variables: global variables that are writable, by name: the section whose memory they live in
     :param constants: new content of .rodata variables, by name, where it differs from the IR's
+    :raises AddressInDataError: a constant without a name in the object whose initial value holds an address
     """
     by_name = {native.definition.name: native for native in maps}
     items: list[str | Function] = []
@@ -70,6 +79,8 @@ def rewrite_globals(
                 f'@{match["name"]} = internal constant [{len(constants[name])} x i8] c"{content}"'
                 f", align {align[1] if align is not None else '8'}"
             )
+        elif "@" in "".join(match["rest"].split('"')[::2]):
+            raise AddressInDataError(name)
         else:
             items.append(_SECTION.sub("", f"@{match['name']} = {match['linkage']}{match['kind']} {match['rest']}"))
     if any(native.num_cpus == 0 for native in maps):

@@ -25,12 +25,16 @@ def place_of(obj: bytes, name: str, function: str = "") -> str:
         functions = [found for group in code.functions.values() for found in group if function in ("", found.name)]
         for found in functions:
             for slot in _uses(parsed, code, found, name):
-                return f"{code.where(found, slot)}, function {found.name}"
+                return f"{_place(code, found, slot)}, function {found.name}"
         if function and functions:
-            return f"{code.where(functions[0], functions[0].start)}, function {function}"
+            return f"{_place(code, functions[0], functions[0].start)}, function {function}"
     except ObjectError:  # a place is for people: without one, they still learn what is missing
         pass
     return f"function {function}" if function else ""
+
+
+def _place(code: Code, function: Function, slot: int) -> str:
+    return code.where(function, slot).removeprefix("./")
 
 
 def _uses(parsed: BpfObject, code: Code, function: Function, name: str) -> Iterator[int]:

@@ -15,6 +15,7 @@ from uxdp_bundle.binding import BoundBundle
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from uxdp_bundle.lowering import LLVM_MAJOR
 
+from ..stores import check_maps, control_library
 from ..verify import VerifiedObject
 from . import cache
 from .ahead import Rejection, find_native
@@ -85,7 +86,7 @@ def program_source(
 ) -> ProgramSource:
     """Gather what decides the native code of a program.
 
-    :raises UnsupportedFeatureError: the bundle has no IR
+    :raises UnsupportedFeatureError: the bundle has no IR, or a map that has no native implementation
     """
     bundle = bound.authentic.bundle
     if bound.ir is None:
@@ -96,6 +97,7 @@ def program_source(
             remedy="serve it in the kernel",
         )
     obj = bound.relowered if bound.relowered is not None else bytes(bundle.object)
+    check_maps(obj, bound.facts.maps, control_library())
     return ProgramSource(
         ir=bound.ir,
         object=obj,

@@ -1,0 +1,84 @@
+"""What native code does not have is named with its C line: helper, kfunc, map type, and a use of the context."""
+
+import pytest
+
+from tests.bound_bundles import bound_image
+from tests.unit.facts_fixtures import HEADER, clang
+from uxdp_bundle.errors import UnsupportedFeatureError
+from uxdp_cc.build import BuildRequest, build
+from uxdp_runtime.compile import targets
+from uxdp_runtime.compile.compiler import compile_object
+from uxdp_runtime.compile.places import place_of
+from uxdp_runtime.compile.program import program_source
+
+HELPER = """
+static __noinline int inner(struct xdp_md *ctx)
+{
+	return ctx->rx_queue_index + bpf_send_signal(9); /* line 8 */
+}
+SEC("xdp") int outer(struct xdp_md *ctx) { return inner(ctx); }
+"""
+KFUNC = """
+extern int bpf_xdp_nothing(struct xdp_md *ctx) __ksym;
+
+SEC("xdp") int outer(struct xdp_md *ctx)
+{
+	return bpf_xdp_nothing(ctx); /* line 10 */
+}
+"""
+MAP = """
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} groups SEC(".maps");
+
+SEC("xdp") int outer(struct xdp_md *ctx)
+{
+	return bpf_current_task_under_cgroup(&groups, 0); /* line 15 */
+}
+"""
+
+
+def refusal(source: str, tmp_path) -> UnsupportedFeatureError:
+    """Compile a source as far as it goes."""
+    text = HEADER + source
+    (tmp_path / "nf.c").write_text(text)
+    image = build(BuildRequest(sources=("nf.c",), cwd=tmp_path)).bundle
+    with bound_image(image) as bound, pytest.raises(UnsupportedFeatureError) as caught:
+        prepared = program_source(bound, "outer", num_cpus=1, values=None, constants={})
+        compile_object(prepared, targets.named_target("x86-64-v3").target)
+    return caught.value
+
+
+def line_of(source: str) -> int:
+    """Return the line that its comment names, in the file."""
+    return next(number for number, line in enumerate((HEADER + source).splitlines(), 1) if "/* line" in line)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "function"),
+    [
+        pytest.param(HELPER, "bpf_send_signal", "inner", id="helper-in-a-subprogram"),
+        pytest.param(KFUNC, "bpf_xdp_nothing", "outer", id="kfunc"),
+        pytest.param(MAP, "map type cgroup_array", "outer", id="map"),
+    ],
+)
+def test_compile_what_is_missing_is_named_with_its_line(source: str, name: str, function: str, tmp_path) -> None:
+    error = refusal(source, tmp_path)
+    assert error.name == name
+    assert error.context == f"nf.c:{line_of(source)}, function {function}"
+    assert str(error) == f"{error.context}: {name}: {error.reason}"
+
+
+def test_place_of_what_a_function_does_not_use_is_where_it_begins() -> None:
+    image = clang(HEADER + 'SEC("xdp") int f(struct xdp_md *ctx)\n{\n\treturn ctx->rx_queue_index;\n}')
+    assert place_of(image, "bpf_redirect") == ""
+    assert place_of(image, "xdp_md", "f").endswith(", function f")
+    assert place_of(image, "xdp_md", "f").partition(",")[0].rpartition(":")[2].isdecimal()
+
+
+def test_place_of_no_object_is_the_function() -> None:
+    assert place_of(b"", "bpf_redirect", "f") == "function f"
+    assert place_of(b"", "bpf_redirect") == ""
