@@ -232,6 +232,13 @@ def test_compile_wrong_request_changes_nothing(bundle: str, arguments: list[str]
     assert Path(bundle).read_bytes() == before
 
 
+def test_compile_program_that_reads_the_kernels_configuration_is_refused(bundle: str) -> None:
+    Path(bundle).write_bytes(build_case("native/kernel_config"))
+    result = run("compile", bundle, "--cpu", "x86-64-v3", "--insecure-unsigned")
+    assert result.exit_code == 8
+    assert "only the kernel that it is loaded into knows it" in result.stderr
+
+
 def test_compile_untrusted_bundle_is_refused(bundle: str) -> None:
     Path(bundle).write_bytes(build_case("native/tail_calls"))
     assert run("compile", bundle, "--cpu", "x86-64-v3").exit_code == 4

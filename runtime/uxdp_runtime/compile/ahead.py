@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uxdp_bundle.binding import BoundBundle
-from uxdp_bundle.errors import BundleFormatError
+from uxdp_bundle.errors import BundleFormatError, UnsupportedFeatureError
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.native_code import NativeCode, maps_digest, parse_native_code
 
@@ -23,6 +23,7 @@ from .cpu_features import host_features
 from .targets import NamedTarget
 
 ROLE: Final = "native"
+_KCONFIG: Final = ".kconfig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ def compile_ahead(source: ProgramSource, named: NamedTarget) -> NativeCode:
     :raises UnsupportedFeatureError: it uses what has no native implementation, or what only the kernel's loader knows
     :raises LoweringError: LLVM failed
     """
+    if any(definition.name == _KCONFIG for definition in source.maps):
+        raise UnsupportedFeatureError(
+            "kernel configuration",
+            "the program reads it (__kconfig), and only the kernel that it is loaded into knows it",
+            context=f"program {source.entry}",
+            remedy="leave it to the machines that run it to compile this program",
+        )
     native = compile_object(replace(source, num_cpus=0), named.target)
     return NativeCode(
         program=source.entry,
