@@ -162,6 +162,9 @@ class LinkedImage:
             (_SHF_EXECINSTR, mmap.PROT_READ | mmap.PROT_EXEC),
             (_SHF_WRITE, mmap.PROT_READ | mmap.PROT_WRITE),
         )
+        for section in self._sections:
+            if section.flags & _SHF_ALLOC and section.flags & _SHF_EXECINSTR and section.flags & _SHF_WRITE:
+                raise ValueError(f"section {section.name} is to be writable and executable")
         undefined = [symbol for symbol in self._symbols if symbol.section == _SHN_UNDEF and symbol.name]
         self._stubs: dict[str, int] = {}
         self._slots: dict[str, int] = {}
