@@ -26,9 +26,10 @@ def assert_agreement(
     frames: int,
     seed: int,
     settings: tuple[str, ...] = (),
+    clang_args: tuple[str, ...] = (),
 ) -> Counter[str]:
     """Run every program of a source on generated frames on both sides; return the kernel's verdicts by name."""
-    image = build(BuildRequest(sources=(source.name,), cwd=source.parent)).bundle
+    image = build(BuildRequest(sources=(source.name,), cwd=source.parent, clang_args=clang_args)).bundle
     verdicts: Counter[str] = Counter()
     with bound_image(image, path=source.name) as bound:
         for fact in bound.facts.programs:

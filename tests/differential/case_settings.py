@@ -1,4 +1,4 @@
-"""What the maps of a case hold before its frames run: the case's name, and assignments as of ``uxdp test --set``."""
+"""What cases need: the content of their maps before frames run, as of ``uxdp test --set``, and options of clang."""
 
 from typing import Final
 
@@ -9,4 +9,9 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "map_devmap_hash": ("plain:1000=1", 'with_program:2000={"ifindex": 1}'),
     "map_hash_flags": ("readable:7=99", "readable:80=3"),
     "redirect_choice": ("devices:2=1",),
+}
+
+# What clang needs to be told.
+CLANG_ARGS: Final[dict[str, tuple[str, ...]]] = {
+    "signed_division": ("-mcpu=v4",),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.differential.agreement import assert_agreement
-from tests.differential.case_settings import SETTINGS
+from tests.differential.case_settings import CLANG_ARGS, SETTINGS
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.stores import ControlLibrary
 
@@ -21,8 +21,16 @@ FRAMES = 1000
 def test_case_agrees_with_the_kernel(
     kernel: None, target: Target, control: ControlLibrary, cache: Path, source: Path
 ) -> None:
-    settings = SETTINGS.get(source.stem, ())
-    verdicts = assert_agreement(source, target, control, cache, frames=FRAMES, seed=11, settings=settings)
+    verdicts = assert_agreement(
+        source,
+        target,
+        control,
+        cache,
+        frames=FRAMES,
+        seed=11,
+        settings=SETTINGS.get(source.stem, ()),
+        clang_args=CLANG_ARGS.get(source.stem, ()),
+    )
     assert verdicts.total() >= FRAMES
 
 
@@ -50,4 +58,4 @@ def test_case_by_an_older_clang_agrees_with_the_kernel(
 
 
 def test_settings_belong_to_cases() -> None:
-    assert SETTINGS.keys() <= {source.stem for source in CASES.glob("*.c")}
+    assert SETTINGS.keys() | CLANG_ARGS.keys() <= {source.stem for source in CASES.glob("*.c")}

@@ -10,11 +10,13 @@ from uxdp_bundle.container import bundle_from_bytes
 from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_bundle.helpers import HELPERS, NOT_FOR_XDP
 from uxdp_bundle.manifest import MapDefinition
+from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
 from uxdp_runtime.compile.calls import PREFIX
 from uxdp_runtime.compile.compiler import native_library
 from uxdp_runtime.stores import Stores, control_library
 
+CASES = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "cases" / "native").glob("*.c")}
 TEXT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
 ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|$", re.MULTILINE)
 # What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
@@ -27,6 +29,27 @@ SHAPES = {
 }
 
 
+# Which helpers take a map of a type, where it is not lookups and the like.
+# Source: kernel/bpf/verifier.c, check_map_func_compatibility
+ANYTHING = ("bpf_map_lookup_elem",)
+ACCESS = {
+    "stack_trace": ("bpf_get_stackid",),
+    "cgroup_array": ("bpf_skb_under_cgroup", "bpf_current_task_under_cgroup"),
+    "cgroup_storage": ("bpf_get_local_storage",),
+    "percpu_cgroup_storage": ("bpf_get_local_storage",),
+    "reuseport_sockarray": ("bpf_sk_select_reuseport",),
+    "sk_storage": ("bpf_sk_storage_get", "bpf_sk_storage_delete"),
+    "inode_storage": ("bpf_inode_storage_get", "bpf_inode_storage_delete"),
+    "task_storage": ("bpf_task_storage_get", "bpf_task_storage_delete"),
+    "cgrp_storage": ("bpf_cgrp_storage_get", "bpf_cgrp_storage_delete"),
+    "user_ringbuf": ("bpf_user_ringbuf_drain",),
+    # No program names these: not a type, one for the kernel's own callbacks, one for jumps of the program.
+    "unspec": (),
+    "struct_ops": (),
+    "insn_array": (),
+}
+
+
 def _table(title: str) -> dict[str, bool]:
     section = TEXT.partition(f"## {title}\n")[2].partition("\n## ")[0]
     return {name: state == "yes" for name, state in ROWS.findall(section)}
@@ -34,6 +57,32 @@ def _table(title: str) -> dict[str, bool]:
 
 def test_support_lists_exactly_the_helpers_that_xdp_may_call() -> None:
     assert list(_table("Helpers")) == [name for name in HELPERS[1:] if name not in NOT_FOR_XDP]
+
+
+def test_support_lists_exactly_the_maps_that_a_helper_for_xdp_takes() -> None:
+    callable_helpers = set(HELPERS[1:]) - NOT_FOR_XDP
+    wanted = [kind for kind in MAP_TYPES if callable_helpers & set(ACCESS.get(kind, ANYTHING))]
+    assert sorted(_table("Maps")) == sorted(wanted)
+
+
+@pytest.mark.parametrize("name", [name for name, supported in _table("Helpers").items() if supported])
+def test_supported_helper_has_a_case(name: str) -> None:
+    assert any(re.search(rf"\b{name}\(", text) for text in CASES.values())
+
+
+@pytest.mark.parametrize("name", [name for name, supported in _table("Maps").items() if supported])
+def test_supported_map_has_a_case(name: str) -> None:
+    assert any(f"BPF_MAP_TYPE_{name.upper()})" in text for text in CASES.values())
+
+
+def test_supported_features_name_their_cases() -> None:
+    section = TEXT.partition("| feature | native | cases |\n")[2].splitlines()[1:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section]
+    assert len(rows) > 10
+    for _feature, native, cases in rows:
+        names = re.findall(r"`(\w+)`", cases)
+        assert set(names) <= CASES.keys()
+        assert bool(names) != native.startswith("refused")
 
 
 def test_support_says_which_helpers_the_native_library_defines() -> None:

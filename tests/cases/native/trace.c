@@ -9,6 +9,7 @@ int trace(struct xdp_md *ctx)
 	static const char plain[] = "uxdp", number[] = "uxdp %u %d %llx", wrong[] = "uxdp %w",
 			  text[] = "uxdp %s", percent[] = "%%", lonely[] = "uxdp %", empty[] = "";
 	__u32 word = frame_word(ctx);
+	__u64 arguments[3] = {word, -(__u64)word, word * 3ULL};
 
 	if (word % 16)
 		return XDP_PASS;
@@ -21,5 +22,9 @@ int trace(struct xdp_md *ctx)
 	note(6, bpf_trace_printk(empty, sizeof(empty)));
 	note(7, bpf_trace_printk(plain, sizeof(plain) - 1));
 	note(8, bpf_printk("%d %d %d %d", word & 7, 1, 2, 3));
+	note(9, bpf_trace_vprintk(number, sizeof(number), arguments, sizeof(arguments)));
+	note(10, bpf_trace_vprintk(number, sizeof(number), arguments, 12));
+	note(11, bpf_trace_vprintk(number, sizeof(number), arguments, 16));
+	note(12, bpf_trace_vprintk(plain, sizeof(plain), NULL, 0));
 	return XDP_DROP;
 }
