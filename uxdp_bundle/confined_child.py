@@ -25,6 +25,9 @@ LLVMLITE_REMEDY: Final = "pip install 'llvmlite>=0.50,<0.51'"
 # more, and what a parent reads it must hold.
 MAX_ANSWER_BYTES: Final = 128 << 20
 _PIECE_BYTES: Final = 1 << 16
+# How a child ends whose llvmlite is there and does not work; LLVM itself ends with 1, or by a signal.
+NO_LLVM: Final = 77
+_MAX_REASON_CHARACTERS: Final = 300
 _MAX_LOG_CHARACTERS: Final = 16 << 10
 # Passed on because an interpreter may not start without them; nothing else of the environment is.
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
@@ -39,6 +42,7 @@ def run_child(
     :param timeout_seconds: wall-clock limit; CPU time is limited by the child itself
     :return: the reply, the bytes behind it, and what LLVM wrote to standard error
     :raises LoweringError: the child died, did not finish, or gave no usable answer
+    :raises UnsupportedFeatureError: llvmlite cannot be loaded
     """
     encoded = json.dumps(request).encode()
     memory = seal_bytes(b"".join((struct.pack("<I", len(encoded)), encoded, *blobs)), "uxdp-request")
@@ -60,6 +64,9 @@ def run_child(
         finally:
             child.kill()  # which is nothing to one that has ended
     log = errors.decode(errors="replace")[-_MAX_LOG_CHARACTERS:]
+    if child.returncode == NO_LLVM:
+        reason = " ".join(log.split())[-_MAX_REASON_CHARACTERS:]
+        raise UnsupportedFeatureError("llvmlite", f"it cannot be loaded: {reason}", remedy=LLVMLITE_REMEDY)
     if child.returncode != 0:
         raise LoweringError(_died(child.returncode, log), log=log, context="IR")
     try:

@@ -14,13 +14,17 @@ from typing import Any
 
 MEMORY_BYTES = 2 << 30
 CPU_SECONDS = 10
+NO_LLVM = 77  # confined_child.NO_LLVM
 
 
 def main() -> None:
     """Answer one request."""
     sys.path += sys.argv[1:]  # last, so that they shadow nothing
-    import llvmlite.binding as llvm
-
+    try:
+        import llvmlite.binding as llvm
+    except (ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_LLVM)
     from uxdp_bundle import defined_ir, ir_rules, portable_ir, sandbox
 
     llvm.initialize_all_targets()

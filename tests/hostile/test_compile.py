@@ -267,6 +267,15 @@ def test_compile_what_makes_llvm_end_its_process_is_an_error(minimal_object: byt
         compiled(ir, minimal_object)
 
 
+def test_compile_by_another_llvm_is_refused_by_name(minimal_object: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "LLVM_MAJOR", 21)
+    with pytest.raises(
+        UnsupportedFeatureError, match="llvmlite: it holds LLVM 22, and native code is made by 21"
+    ) as caught:
+        compiled(bitcode(), minimal_object)
+    assert caught.value.remedy.startswith("pip install")
+
+
 def test_compiled_program_cannot_be_made_without_the_kernel_s_verdict() -> None:
     with pytest.raises(TypeError, match="made by compile_program"):
         CompiledProgram(*[None] * (len(dataclasses.fields(CompiledProgram)) + 1))  # type: ignore[arg-type]

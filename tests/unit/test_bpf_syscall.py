@@ -120,6 +120,18 @@ def test_libbpf_missing_or_too_old_names_the_package(old: str | None, monkeypatc
     assert ("libbpf.so.0 is too old" in caught.value.reason) == (old is not None)
 
 
+def test_libbpf_without_a_function_names_it_and_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "_LIBRARY", "libc.so.6")  # a library, and none of BPF
+    libbpf._library.cache_clear()
+    try:
+        with pytest.raises(UnsupportedFeatureError) as caught:
+            libbpf.libbpf_version()
+    finally:
+        libbpf._library.cache_clear()
+    assert caught.value.reason == "libc.so.6 lacks libbpf_major_version, which every 1.x has"
+    assert caught.value.remedy == "apt install libbpf1"
+
+
 def test_libbpf_garbage_is_a_load_error_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LoadError, match="not a proper ELF object") as caught:
         libbpf.LibbpfObject(b"garbage" * 100, "garbage")

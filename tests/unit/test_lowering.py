@@ -278,6 +278,37 @@ def test_lower_child_that_dies_raises_lowering_error(script, message, child):
         lower([b""])
 
 
+def test_lower_llvmlite_that_does_not_load_raises_unsupported_feature_error(monkeypatch, tmp_path):
+    (tmp_path / "llvmlite").mkdir()
+    (tmp_path / "llvmlite" / "__init__.py").write_text("raise OSError('libLLVM: wrong\\nclass')")
+    monkeypatch.setattr(lowering, "llvmlite_folder", lambda: tmp_path)
+    with pytest.raises(UnsupportedFeatureError, match="it cannot be loaded: libLLVM: wrong class") as caught:
+        lower([b""])
+    assert "pip install" in caught.value.remedy
+
+
+def test_lower_child_that_says_too_much_is_cut_off(child, monkeypatch):
+    monkeypatch.setattr(confined_child, "MAX_ANSWER_BYTES", 1 << 20)
+    child("import sys\nwhile True: sys.stdout.write('x' * 65536)")
+    with pytest.raises(LoweringError, match="answers with more than 1 MiB"):
+        lower([b""])
+
+
+def test_lower_child_that_prints_too_much_keeps_the_end(child):
+    child("import sys; sys.stderr.write('x' * (8 << 20) + 'the end'); sys.exit(3)")
+    with pytest.raises(LoweringError) as caught:
+        lower([b""])
+    assert len(caught.value.log) == 16 << 10
+    assert caught.value.log.endswith("the end")
+
+
+def test_lower_child_that_closes_its_output_and_stays_is_ended(child, monkeypatch):
+    child("import os, time\nos.close(1); os.close(2); time.sleep(60)")
+    monkeypatch.setattr(lowering, "_TIMEOUT_SECONDS", 2)
+    with pytest.raises(LoweringError, match="did not finish in 2 s"):
+        lower([b""])
+
+
 def test_lower_child_that_hangs_raises_lowering_error(child, monkeypatch):
     child("import time; time.sleep(60)")
     monkeypatch.setattr(lowering, "_TIMEOUT_SECONDS", 1)

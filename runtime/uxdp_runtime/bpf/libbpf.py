@@ -16,9 +16,11 @@ reference), s390x, ppc64 and RISC-V that is how it is passed.
 References: libbpf.h; https://libbpf.readthedocs.io
 """
 
+import ctypes
 import ctypes.util
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +83,7 @@ int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 int vsnprintf(char *buf, size_t size, const char *format, void *arguments);
 """
 _LIBRARY: Final = "libbpf.so.1"
+_FUNCTION: Final = re.compile(r"\b(\w*bpf_\w+)\(")
 _PRINT_WARN: Final = 0  # LIBBPF_WARN
 # The end of a warning about a map that libbpf then creates in another way.
 _TRIED_AGAIN: Final = "Retrying without BTF."
@@ -109,6 +112,12 @@ class _Library:
             raise UnsupportedFeatureError(
                 "libbpf", f"1.0 or newer is needed, and {seen}", remedy="apt install libbpf1"
             ) from cause
+        exports = ctypes.CDLL(_LIBRARY)  # the same library: asking cffi would compile every declaration
+        missing = [name for name in _FUNCTION.findall(_DECLARATIONS) if not hasattr(exports, name)]
+        if missing:
+            raise UnsupportedFeatureError(
+                "libbpf", f"{_LIBRARY} lacks {missing[0]}, which every 1.x has", remedy="apt install libbpf1"
+            )
         self.libc: Any = _ffi.dlopen(None)
         # The callback object has to live as long as libbpf may call it.
         self._print = _ffi.callback("print_fn", self._collect)

@@ -15,14 +15,18 @@ from typing import Any
 
 MEMORY_BYTES = 4 << 30
 CPU_SECONDS = 60
+NO_LLVM = 77  # confined_child.NO_LLVM
 
 
 def main() -> None:
     """Answer one request."""
     # -S left out site-packages: name the folders that are needed. They go last, so that they shadow nothing.
     sys.path += sys.argv[1:]
-    import llvmlite.binding as llvm
-
+    try:
+        import llvmlite.binding as llvm
+    except (ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_LLVM)
     from uxdp_bundle import defined_ir, ir_promises, ir_rules, sandbox
     from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names
 

@@ -19,13 +19,18 @@ MEMORY_BYTES = 4 << 30
 CPU_SECONDS = 20
 _MAX_HELP_BYTES = 1 << 20
 _CPU = re.compile(r"^  (\S+)\s+- ", re.MULTILINE)
+NO_LLVM = 77  # confined_child.NO_LLVM
 
 
 def main() -> None:
     """Answer one request."""
     # -S left out site-packages: name the folders that are needed. They go last, so that they shadow nothing.
     sys.path += sys.argv[1:]
-    import llvmlite.binding as llvm
+    try:
+        import llvmlite.binding as llvm
+    except (ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_LLVM)
 
     from uxdp_bundle import sandbox
 
