@@ -24,9 +24,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MACHINES: Final = ("x86_64", "aarch64")
 NATIVE: Final = Path(__file__).parent / "uxdp_runtime" / "native"
-OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o")
+OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o", "ports-{machine}.o")
+# What is compiled here, for any CPU of the machine: the source of each object, and how much it matters how fast it is.
+_COMPILED: Final = (("control.c", "-O2"), ("ports/af_xdp.c", "-O3"))
 # Our own BPF programs, by the name of their source in native/bpf/.
-BPF_PROGRAMS: Final = ("bench_restore",)
+BPF_PROGRAMS: Final = ("bench_restore", "inject", "redirect")
 BPF_OUTPUT: Final = "{program}.bpf.o"
 _FLAGS: Final = (
     *("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-nostdlibinc"),
@@ -56,23 +58,24 @@ class NativeLibraryHook(BuildHookInterface[Any]):
         build_data["artifacts"] += [f"/runtime/uxdp_runtime/native/{name}" for name in names]
 
 
-def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, Path]:
-    """Build one machine's bitcode and control object, unless they are newer than all they are made of; return them.
+def build_native(machine: str, folder: Path = NATIVE) -> tuple[Path, ...]:
+    """Build one machine's bitcode and objects, unless they are newer than all they are made of; return them.
 
     :param machine: ``x86_64`` or ``aarch64``
     :param folder: where to put them
     :raises RuntimeError: there is no ziglang, or clang refuses a source
     """
-    bitcode, control = (folder / name.format(machine=machine) for name in OUTPUTS)
+    bitcode, *objects = (folder / name.format(machine=machine) for name in OUTPUTS)
     newest = _newest()
     target = ("-target", f"{machine}-unknown-linux-gnu")
     if not bitcode.exists() or bitcode.stat().st_mtime < newest:
         text = _clang(*target, *_FLAGS, *_UNOPTIMISED, "-S", "uxdp.c", "-o", "-")
         neutral = _CPU_ATTRIBUTE.sub("", text.decode())
         _replace(bitcode, _clang(*target, "-x", "ir", *_UNOPTIMISED, "-c", "-", "-o", "-", stdin=neutral.encode()))
-    if not control.exists() or control.stat().st_mtime < newest:
-        _replace(control, _clang(*target, *_FLAGS, "-O2", "-c", "control.c", "-o", "-"))
-    return bitcode, control
+    for output, (source, speed) in zip(objects, _COMPILED, strict=True):
+        if not output.exists() or output.stat().st_mtime < newest:
+            _replace(output, _clang(*target, *_FLAGS, speed, "-c", source, "-o", "-"))
+    return bitcode, *objects
 
 
 def build_bpf(program: str, folder: Path = NATIVE) -> Path:

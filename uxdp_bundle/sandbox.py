@@ -11,6 +11,7 @@ import ctypes
 import os
 import resource
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 _PR_SET_DUMPABLE = 4
@@ -110,10 +111,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int) -> None:
     :param cpu_seconds: CPU time after which the kernel ends the process
     :raises OSError: a step failed; the process must then end, for it is only partly confined
     """
-    machine = _MACHINES.get(os.uname().machine)
-    if machine is None:
-        raise OSError(0, f"no system call table for {os.uname().machine}; known are {', '.join(_MACHINES)}")
-    architecture, capset, calls = machine
+    machine = _machine()
     for limit, soft, hard in (
         (resource.RLIMIT_AS, memory_bytes, memory_bytes),
         (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),  # SIGXCPU, which tells why, comes before SIGKILL
@@ -124,16 +122,43 @@ def confine(*, memory_bytes: int, cpu_seconds: int) -> None:
         most = resource.getrlimit(limit)[1]
         pair = (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most))
         resource.setrlimit(limit, pair)
+    give_up_privileges()
+    allow_only({os.uname().machine: machine[2]})
+
+
+def give_up_privileges() -> None:
+    """Drop every capability, and the ways to gain one; other processes of the user may not look in.
+
+    :raises OSError: a step failed
+    """
+    _architecture, capset, _calls = _machine()
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     header = struct.pack("<Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     _check(libc.syscall(capset, header, bytes(24)), "capset")
-    program = _filter(architecture, sorted(calls.values()))
+
+
+def allow_only(calls: Mapping[str, Mapping[str, int]]) -> None:
+    """Let this thread, and those that it starts, make only these system calls; others fail with EPERM.
+
+    :param calls: numbers by name, by machine
+    :raises OSError: a step failed
+    """
+    architecture, _capset, _calls = _machine()
+    libc = ctypes.CDLL(None, use_errno=True)
+    program = _filter(architecture, sorted(calls[os.uname().machine].values()))
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: u16 count, padding, pointer
     prog = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, prog, 0, 0), "prctl(PR_SET_SECCOMP)")
+
+
+def _machine() -> tuple[int, int, dict[str, int]]:
+    machine = _MACHINES.get(os.uname().machine)
+    if machine is None:
+        raise OSError(0, f"no system call table for {os.uname().machine}; known are {', '.join(_MACHINES)}")
+    return machine
 
 
 def _filter(architecture: int, numbers: list[int]) -> bytes:

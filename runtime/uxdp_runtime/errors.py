@@ -40,6 +40,16 @@ class MissingCapabilityError(UnsupportedFeatureError, PermissionError):
         self.errno = errno_codes.EPERM
 
 
+class PortError(UxdpError, OSError):
+    """A port cannot be opened, or stopped working; ``errno`` says how, ``context`` is the interface."""
+
+    exit_code: ClassVar[int] = 10
+
+    def __init__(self, errno: int, message: str, *, context: str = "", remedy: str = "") -> None:
+        super().__init__(message, context=context, remedy=remedy)
+        self.errno = errno
+
+
 class LoadError(BpfError):
     """The kernel or libbpf refused the object; ``messages`` are libbpf's warnings."""
 

@@ -13,6 +13,7 @@ import platform
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
@@ -252,25 +253,41 @@ def _unsupported(definition: MapDefinition, place: str) -> UnsupportedFeatureErr
 class Stores:
     """The stores of all maps of one object, and its writable global data."""
 
-    def __init__(self, obj: bytes, maps: Sequence[MapDefinition], num_cpus: int, control: ControlLibrary) -> None:
+    def __init__(
+        self,
+        obj: bytes,
+        maps: Sequence[MapDefinition],
+        num_cpus: int,
+        control: ControlLibrary,
+        *,
+        given: Mapping[str, mmap.mmap] = MappingProxyType({}),
+        shared: bool = False,
+    ) -> None:
         """Allocate and prepare the stores.
 
         :param obj: the eBPF object, for the initial content of global data
         :param num_cpus: number of workers: slots of per-CPU maps
+        :param given: memory to use for maps and sections, by name, with its content: arrays that the kernel shares
+        :param shared: let processes that are forked from this one share the memory
         :raises UnsupportedFeatureError: a map that has no native implementation, or a definition that is not valid
         """
         self.num_cpus = num_cpus
         self._control = control
+        # Pages exist when they are touched, whatever a map could hold.
+        self._kind = (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE) | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         self._stores: dict[str, Store] = {}
         self._sections: dict[str, mmap.mmap] = {}
         self._variables = writable_variables(obj)
         declared = [definition for definition in maps if not definition.name.startswith(".")]
         for number, definition in enumerate(declared):
-            self._stores[definition.name] = self._allocate(definition, number)
+            self._stores[definition.name] = self._allocate(definition, number, given.get(definition.name))
         parsed = BpfObject(obj)
         for definition in maps:
             section = parsed.section(definition.name) if definition.name.startswith(".") else None
             if section is not None:
+                if definition.name in given:
+                    self._sections[definition.name] = given[definition.name]
+                    continue
                 memory = mmap.mmap(-1, definition.value_size)
                 memory[: len(section.data)] = section.data
                 self._sections[definition.name] = memory
@@ -310,13 +327,12 @@ class Stores:
             symbols[OWN + name] = _address(self._sections[section]) + offset
         return symbols
 
-    def _allocate(self, definition: MapDefinition, number: int) -> Store:
+    def _allocate(self, definition: MapDefinition, number: int, given: mmap.mmap | None) -> Store:
         descriptor = _descriptor(definition, number, self.num_cpus)
         size = self._control.store_bytes(ctypes.byref(descriptor))
         if size == 0:
             raise _unsupported(definition, "")
-        # Private and without reservation: pages exist when they are touched.
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        memory = mmap.mmap(-1, size, flags=self._kind) if given is None else given
         descriptor.store = descriptor.cpu_store = _address(memory)
         store = Store(definition, descriptor, self._control, memory)
         result = self._control.store_init(ctypes.byref(descriptor))

@@ -9,14 +9,22 @@ import pytest
 from tests.native_library import clang
 from uxdp_bundle.shim import NATIVE_XDP_MD, NATIVE_XDP_MD_BYTES
 from uxdp_runtime import abi
+from uxdp_runtime.ports import af_xdp_abi as port
 
 NATIVE = Path(abi.__file__).parent / "native"
-STRUCTS = {"uxdp_frame": abi.Frame, "uxdp_map": abi.Map, "uxdp_worker": abi.Worker}
+STRUCTS = {
+    "uxdp_frame": abi.Frame,
+    "uxdp_map": abi.Map,
+    "uxdp_worker": abi.Worker,
+    "uxdp_ring": port.Ring,
+    "uxdp_queue_state": port.QueueState,
+    "uxdp_queue": port.Queue,
+}
 
 
 def assertions() -> str:
     """Return C that compiles only if both languages agree."""
-    lines = ['#include "abi.h"']
+    lines = ['#include "abi.h"', '#include "ports/af_xdp.h"']
     for name, mirror in STRUCTS.items():
         lines.append(f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(mirror)}, "sizeof {name}");')
         for field, *_ in mirror._fields_:
@@ -29,6 +37,13 @@ def assertions() -> str:
         ("UXDP_TAIL_CALL_LIMIT", abi.TAIL_CALL_LIMIT),
         ("UXDP_REDIRECT_IFINDEX", abi.REDIRECT_IFINDEX),
         ("UXDP_REDIRECT_MAP", abi.REDIRECT_MAP),
+        ("UXDP_RX_BURST", port.RX_BURST),
+        ("UXDP_PENDING", port.PENDING),
+        ("UXDP_SLOT_BYTES", port.SLOT_BYTES),
+        ("sizeof(struct uxdp_slot)", port.SLOT_BYTES),
+        ("UXDP_LATENCY_BUCKETS", port.LATENCY_BUCKETS),
+        ("UXDP_LOSSES", len(port.LOSSES)),
+        ("UXDP_TX_LIVE", port.TX_METHODS.index("live")),
     ):
         lines.append(f'_Static_assert({constant} == {value}, "{constant}");')
     return "\n".join(lines) + "\n"

@@ -39,14 +39,14 @@ def hook() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def outputs(hook: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def outputs(hook: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ...]]:
     """Everything built, outside of the tree."""
     folder = tmp_path_factory.mktemp("native")
     return {machine: hook.build_native(machine, folder) for machine in hook.MACHINES}
 
 
 @pytest.fixture(params=["x86_64", "aarch64"])
-def library(request: pytest.FixtureRequest, outputs: dict[str, tuple[Path, Path]]) -> Iterator[Any]:
+def library(request: pytest.FixtureRequest, outputs: dict[str, tuple[Path, ...]]) -> Iterator[Any]:
     """One machine's bitcode, parsed."""
     yield llvm.parse_bitcode(outputs[request.param][0].read_bytes())
 
@@ -71,27 +71,27 @@ def test_bitcode_names_no_cpu_and_no_path(library: Any) -> None:
 
 
 @pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3", "x86-64-v4"])
-def test_bitcode_compiles_for_every_level(outputs: dict[str, tuple[Path, Path]], cpu: str) -> None:
+def test_bitcode_compiles_for_every_level(outputs: dict[str, tuple[Path, ...]], cpu: str) -> None:
     module = llvm.parse_bitcode(outputs["x86_64"][0].read_bytes())
     machine = llvm.Target.from_triple(module.triple).create_target_machine(cpu=cpu, opt=1, reloc="pic")
     assert machine.emit_object(module)[:4] == b"\x7fELF"
 
 
-def test_bitcode_compiles_for_aarch64(outputs: dict[str, tuple[Path, Path]]) -> None:
+def test_bitcode_compiles_for_aarch64(outputs: dict[str, tuple[Path, ...]]) -> None:
     module = llvm.parse_bitcode(outputs["aarch64"][0].read_bytes())
     machine = llvm.Target.from_triple(module.triple).create_target_machine(cpu="generic", opt=1, reloc="pic")
     assert machine.emit_object(module)[18:20] == (183).to_bytes(2, "little")  # EM_AARCH64
 
 
 def test_build_is_repeated_only_after_a_change(hook: ModuleType, tmp_path: Path) -> None:
-    bitcode, control = hook.build_native("x86_64", tmp_path)
-    first = [path.read_bytes() for path in (bitcode, control)]
+    paths = bitcode, *_objects = hook.build_native("x86_64", tmp_path)
+    first = [path.read_bytes() for path in paths]
     bitcode.write_bytes(b"kept")
     assert hook.build_native("x86_64", tmp_path)[0].read_bytes() == b"kept"
     os.utime(bitcode, (0, 0))
     hook.build_native("x86_64", tmp_path)
-    assert [path.read_bytes() for path in (bitcode, control)] == first
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["control-x86_64.o", "uxdp-x86_64.bc"]
+    assert [path.read_bytes() for path in paths] == first
+    assert {path.name for path in tmp_path.iterdir()} == {"control-x86_64.o", "ports-x86_64.o", "uxdp-x86_64.bc"}
 
 
 def test_bpf_programs_are_objects_without_paths(hook: ModuleType, tmp_path: Path) -> None:

@@ -9,19 +9,16 @@ import errno
 import mmap
 import struct
 import time
-from pathlib import Path
 from typing import Final, Self
-
-from uxdp_bundle.errors import UnsupportedFeatureError
 
 from ..bpf import syscall
 from ..bpf.libbpf import LibbpfObject
 from ..bpf.maps import Map
+from ..bpf.own_programs import own_program
 from ..errors import BpfError
 from ..verify import VerifiedProgram
 from .workload import FlowFrame
 
-_OBJECT: Final = Path(__file__).parent.parent / "native" / "bench_restore.bpf.o"
 _FIRST_KEY: Final = bytes(4)
 _STATE: Final = struct.Struct("=7Q")
 _HAS_FRAGS: Final = 1 << 5  # BPF_F_XDP_HAS_FRAGS, include/uapi/linux/bpf.h
@@ -36,18 +33,9 @@ class KernelSide:
 
         :raises UnsupportedFeatureError: this installation has not got it
         """
-        try:
-            data = _OBJECT.read_bytes()
-        except FileNotFoundError as cause:
-            raise UnsupportedFeatureError(
-                "uxdp bench",
-                "this installation has no BPF programs of its own",
-                context=str(_OBJECT),
-                remedy="reinstall uxdp",
-            ) from cause
         self._frame = frame
         self._num_flows = num_flows
-        self._loaded = LibbpfObject(data, "bench")
+        self._loaded = LibbpfObject(own_program("bench_restore"), "bench")
         try:
             for item in self._loaded.programs:
                 # A prog_array takes programs of one kind only.

@@ -45,6 +45,8 @@ const char *libbpf_version_string(void);
 int libbpf_strerror(int err, char *buf, size_t size);
 typedef int (*print_fn)(int level, const char *format, void *arguments);
 print_fn libbpf_set_print(print_fn fn);
+int bpf_xdp_query_id(int ifindex, int flags, uint32_t *prog_id);
+int bpf_prog_get_fd_by_id(uint32_t id);
 int libbpf_probe_bpf_map_type(int map_type, const void *opts);
 
 struct bpf_object *bpf_object__open_mem(const void *buf, size_t size, const struct bpf_object_open_opts *opts);
@@ -77,6 +79,7 @@ uint32_t bpf_map__max_entries(const struct bpf_map *map);
 int bpf_map__set_max_entries(struct bpf_map *map, uint32_t max_entries);
 uint32_t bpf_map__map_flags(const struct bpf_map *map);
 void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
+int bpf_map__set_map_flags(struct bpf_map *map, uint32_t flags);
 int bpf_map__set_pin_path(struct bpf_map *map, const char *path);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 
@@ -144,6 +147,29 @@ def libbpf_version() -> str:
     :raises UnsupportedFeatureError: there is none
     """
     return _text(_library().calls.libbpf_version_string()).removeprefix("v")
+
+
+def attached_program(ifindex: int) -> int:
+    """Return the id of the XDP program on an interface, whichever way it is attached; 0 if there is none.
+
+    :raises LoadError: the kernel does not say
+    """
+    number = _ffi.new("uint32_t *")
+    result = int(_library().calls.bpf_xdp_query_id(ifindex, 0, number))
+    if result < 0:
+        raise LoadError(-result, f"bpf_xdp_query_id: {errno_text(-result)}", context=f"ifindex {ifindex}")
+    return int(number[0])
+
+
+def program_fd_of(program_id: int) -> int:
+    """Return a descriptor of a program by its id, which the caller owns.
+
+    :raises LoadError: ENOENT if there is none, EPERM without CAP_SYS_ADMIN
+    """
+    result = int(_library().calls.bpf_prog_get_fd_by_id(program_id))
+    if result < 0:
+        raise LoadError(-result, f"bpf_prog_get_fd_by_id: {errno_text(-result)}", context=f"program {program_id}")
+    return result
 
 
 def kernel_has_map_type(number: int) -> bool | None:
@@ -259,6 +285,12 @@ class LibbpfMap:
     def set_max_entries(self, max_entries: int) -> None:
         """Set the number of elements that the map can hold."""
         self._owner.check(_library().calls.bpf_map__set_max_entries(self._pointer, max_entries), f"map {self.name}")
+
+    def add_flags(self, flags: int) -> None:
+        """Set further flags (BPF_F_*) to create the map with."""
+        calls = _library().calls
+        known = int(calls.bpf_map__map_flags(self._pointer))
+        self._owner.check(calls.bpf_map__set_map_flags(self._pointer, known | flags), f"map {self.name}")
 
     def set_pin_path(self, path: str | None) -> None:
         """Pin the map there when the object is loaded, and use the one that is pinned there already; None: neither."""

@@ -33,6 +33,8 @@ _LOGS: Final = (
     *((LOG_LEVEL | LOG_STATS, size_bytes) for size_bytes in (1 << 20, 8 << 20, 64 << 20)),
 )
 _BPF_XDP: Final = 37  # enum bpf_attach_type
+_ARRAY: Final = MAP_TYPES.index("array")
+_BPF_F_MMAPABLE: Final = 1 << 10  # include/uapi/linux/bpf.h
 _MANUAL: Final = "manual"  # the flag of a program in SEC("?…")
 _PROGRAM_REFUSED: Final = re.compile(r"prog '(?P<name>[^']+)': BPF program load failed")
 _VMLINUX_BTF: Final = Path("/sys/kernel/btf/vmlinux")
@@ -47,7 +49,7 @@ class LoadRequest:
     ``name`` is the prefix of the kernel names of global data, ``context`` what error messages say of the object.
     ``programs`` are those to load; others are loaded too where a prog_array refers to them from the start.
     ``pin_path`` is a folder of a bpffs to pin declared maps in, or to take them from; ``reuse`` are descriptors of
-    maps to use instead of new ones, by name.
+    maps to use instead of new ones, by name. ``share_arrays``: declared arrays can be mapped into memory.
     """
 
     data: bytes | memoryview
@@ -59,6 +61,7 @@ class LoadRequest:
     max_entries: Mapping[str, int]
     pin_path: str | None
     reuse: Mapping[str, int]
+    share_arrays: bool = False
 
 
 def default_programs(facts: ObjectFacts) -> tuple[str, ...]:
@@ -140,6 +143,8 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
         item.set_pin_path(None if request.pin_path is None else str(Path(request.pin_path) / item.name))
         if item.name in request.reuse:
             item.reuse_fd(request.reuse[item.name])
+        elif request.share_arrays and item.definition()[0] == _ARRAY:
+            item.add_flags(_BPF_F_MMAPABLE)
 
 
 def _initial_targets(bpf_object: BpfObject) -> set[str]:

@@ -72,6 +72,11 @@ class NetworkNamespace:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
+    @property
+    def fd(self) -> int:
+        """A descriptor of the namespace: it exists as long as one is open."""
+        return self._fd
+
     def close(self) -> None:
         """Give the namespace up, and with it what is in it."""
         self._resources.close()

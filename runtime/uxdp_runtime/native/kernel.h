@@ -82,17 +82,20 @@ enum {
 /* As in <errno.h>, so that a test may include both. */
 #define EPERM 1
 #define ENOENT 2
+#define EINTR 4
 #define E2BIG 7
 #define EAGAIN 11
 #define ENOMEM 12
 #define EACCES 13
 #define EFAULT 14
+#define EBUSY 16
 #define EEXIST 17
 #define ENODEV 19
 #define EINVAL 22
 #define ENOSPC 28
 #define EOVERFLOW 75
 #define EOPNOTSUPP 95
+#define ENOBUFS 105
 #define ETIMEDOUT 110
 #define ENOTSUPP 524 /* the kernel's own, include/linux/errno.h; bpf(2) and helpers return it */
 

@@ -19,11 +19,16 @@ typedef unsigned long long __u64;
 enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PROG_ARRAY = 3,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_XSKMAP = 17,
 
 	BPF_F_MMAPABLE = 1u << 10,
 
 	XDP_ABORTED = 0,
 	XDP_DROP = 1,
+	XDP_PASS = 2,
+	XDP_TX = 3,
+	XDP_REDIRECT = 4,
 };
 
 struct xdp_md {
@@ -35,10 +40,19 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
+struct bpf_raw_tracepoint_args {
+	__u64 args[0];
+};
+
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_tail_call)(void *ctx, void *programs, __u32 index) = (void *)12;
+static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
+static long (*const bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*const bpf_xdp_adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*const bpf_xdp_adjust_meta)(struct xdp_md *ctx, int delta) = (void *)54;
 static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
+static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
+static long (*const bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, void *from,
+					 __u32 len) = (void *)190;
 
 #endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Makes frames of the kernel's out of frames of ours: run by BPF_PROG_TEST_RUN with
+ * BPF_F_TEST_XDP_LIVE_FRAMES, repetition i takes slot i, and what happens to the frame then is what
+ * the slot says: XDP_PASS into the interface's stack, XDP_TX out of it, XDP_REDIRECT out of
+ * another.
+ *
+ * Under generic XDP a frame that is passed into the stack comes by the interface's own program once
+ * more; "bypass" tells that to let it through (redirect.bpf.c).
+ *
+ * A driver may refuse frames: a veth does whose peer has no NAPI. The kernel tells nobody but its
+ * tracepoints, where "transmitted" and "refused" count what became of the frames of one thread.
+ *
+ * References: net/bpf/test_run.c, xdp_test_run_batch(); struct uxdp_slot, native/ports/af_xdp.h
+ */
+#include "bpf.h"
+
+#define SLOTS 256	/* UXDP_PENDING */
+#define SLOT_BYTES 3520 /* UXDP_SLOT_BYTES */
+#define MIN_FRAME_BYTES 14
+
+struct slot {
+	__u32 len;
+	__u32 action;
+	__u32 ifindex;
+	__u32 zero;
+	__u8 data[SLOT_BYTES - 16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} cursor SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} bypass SEC(".maps");
+
+/* Whether the interface's own program is a generic one. */
+const volatile __u32 is_generic = 0;
+
+SEC("xdp")
+int inject(struct xdp_md *ctx)
+{
+	__u32 zero = 0, number, len;
+	__u32 *next = bpf_map_lookup_elem(&cursor, &zero);
+	struct slot *slot;
+	__u64 *passing;
+	long change;
+
+	if (!next)
+		return XDP_ABORTED;
+	number = *next;
+	*next = number + 1;
+	slot = bpf_map_lookup_elem(&slots, &number);
+	if (!slot)
+		return XDP_ABORTED;
+	len = slot->len;
+	if (len < MIN_FRAME_BYTES || len > sizeof(slot->data))
+		return XDP_ABORTED;
+	change = (long)len - (long)(ctx->data_end - ctx->data);
+	if (change && bpf_xdp_adjust_tail(ctx, change))
+		return XDP_ABORTED;
+	if (bpf_xdp_store_bytes(ctx, 0, slot->data, len))
+		return XDP_ABORTED;
+	if (slot->action == XDP_REDIRECT)
+		return bpf_redirect(slot->ifindex, 0);
+	if (slot->action == XDP_PASS && is_generic) {
+		passing = bpf_map_lookup_elem(&bypass, &zero);
+		if (passing)
+			*passing += 1;
+	}
+	return slot->action;
+}
+
+/* Mapped by the thread that injects: struct uxdp_transmitted, native/ports/af_xdp.h. */
+struct transmitted {
+	__u32 thread;
+	__u32 zero;
+	__u64 taken;
+	__u64 refused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct transmitted);
+} transmissions SEC(".maps");
+
+/* args: from_dev, to_dev, sent, drops, err; include/trace/events/xdp.h, xdp_devmap_xmit */
+SEC("raw_tp/xdp_devmap_xmit")
+int transmitted(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u32 zero = 0;
+	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+
+	if (counts && (__u32)bpf_get_current_pid_tgid() == counts->thread) {
+		counts->taken += (__u32)ctx->args[2];
+		counts->refused += (__u32)ctx->args[3];
+	}
+	return 0;
+}
+
+/* What cannot even be queued for a device: it takes no frames of XDP, or is gone. */
+SEC("raw_tp/xdp_redirect_err")
+int refused(void)
+{
+	__u32 zero = 0;
+	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+
+	if (counts && (__u32)bpf_get_current_pid_tgid() == counts->thread)
+		counts->refused++;
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,1 @@
+"""Ports: the ways of frames in and out of native code."""

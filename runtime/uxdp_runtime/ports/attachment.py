@@ -1,0 +1,142 @@
+"""Our program on an interface (native/bpf/redirect.bpf.c): it gives each frame to the AF_XDP socket of its queue.
+
+It is attached by a bpf_link, so it goes when the last process that holds the link's descriptor ends, however it ends;
+then frames reach the kernel's stack as ever. While the data process is away, ``away`` makes the program do what the
+fallback says. Attaching in the driver ("native") is tried first; a driver without XDP gets the generic kind, which
+works on socket buffers, for every interface.
+"""
+
+import errno
+import os
+import struct
+from enum import IntEnum
+from typing import Final, Self
+
+from ..bpf import syscall
+from ..bpf.libbpf import LibbpfObject, attached_program, program_fd_of
+from ..bpf.maps import Map
+from ..bpf.own_programs import own_program
+from ..errors import BpfError, PortError, errno_text
+from .interface import Interface
+
+_FIRST_KEY: Final = bytes(4)
+_SETTINGS = struct.Struct("=II")
+_XDP_FLAGS_SKB_MODE: Final = 1 << 1  # include/uapi/linux/if_link.h
+_XDP_FLAGS_DRV_MODE: Final = 1 << 2
+_HAS_FRAGS: Final = 1 << 5  # BPF_F_XDP_HAS_FRAGS, include/uapi/linux/bpf.h
+
+
+class Fallback(IntEnum):
+    """What happens to frames that nobody serves: enum xdp_action, and the network function in the kernel."""
+
+    KERNEL = 0
+    DROP = 1
+    PASS = 2
+
+
+class Attachment:
+    """The program on one interface. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        target: Interface,
+        *,
+        fallback: Fallback,
+        program_fd: int,
+        frags: bool = False,
+        generic: bool | None = None,
+        bypass_fd: int = -1,
+    ) -> None:
+        """Load and attach the program, with nobody at the sockets yet: frames go where the fallback says.
+
+        :param program_fd: the verified program, for Fallback.KERNEL
+        :param frags: whether the program takes frames of several buffers; both must, or neither
+        :param generic: attach in the driver (False), generically (True), or as it goes (None)
+        :param bypass_fd: the injector's counters of passing frames, see the program; -1: there is no injector
+        :raises PortError: EBUSY if another program is attached, EOPNOTSUPP if the driver has no XDP
+        """
+        self.interface = target
+        self.link = -1
+        self._loaded = LibbpfObject(own_program("redirect"), "uxdp")
+        try:
+            for item in self._loaded.programs:
+                item.set_type(item.type, item.expected_attach_type, _HAS_FRAGS if frags else 0)
+            for table in self._loaded.maps:
+                if table.name == "bypass" and bypass_fd >= 0:
+                    table.reuse_fd(bypass_fd)
+            self._loaded.load()
+            (program,) = self._loaded.programs
+            self.program_fd = program.fd
+            self._maps = {table.name: Map(table.fd, name=table.name) for table in self._loaded.maps}
+            self._settings = self._maps["settings"].mmap()
+            _SETTINGS.pack_into(self._settings, 0, 1, fallback)
+            if fallback is Fallback.KERNEL:
+                self._maps["program"].update(_FIRST_KEY, struct.pack("=i", program_fd))
+            self.is_generic = self._attach(generic)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the link: without another holder of it, the program is detached."""
+        if self.link >= 0:
+            os.close(self.link)
+            self.link = -1
+        self._loaded.close()
+
+    @property
+    def bypass(self) -> Map:
+        """The counters of passing frames, which the injector shares."""
+        return self._maps["bypass"]
+
+    def set_socket(self, queue_id: int, fd: int) -> None:
+        """Let the frames of a queue go to a socket.
+
+        :raises BpfError: EBADF or EOPNOTSUPP if that is no bound AF_XDP socket
+        """
+        self._maps["sockets"].update(struct.pack("=I", queue_id), struct.pack("=i", fd))
+
+    def set_away(self, away: bool) -> None:
+        """Say whether anybody reads the sockets; takes effect with the next frame."""
+        _SETTINGS.pack_into(self._settings, 0, int(away), _SETTINGS.unpack_from(self._settings)[1])
+
+    def _attach(self, generic: bool | None) -> bool:
+        if generic is not True:
+            try:
+                self.link = syscall.create_xdp_link(self.program_fd, self.interface.index, _XDP_FLAGS_DRV_MODE)
+            except BpfError as refused:
+                if refused.errno != errno.EOPNOTSUPP or generic is False:
+                    raise self._refused(refused) from refused
+            else:
+                return False
+        try:
+            self.link = syscall.create_xdp_link(self.program_fd, self.interface.index, _XDP_FLAGS_SKB_MODE)
+        except BpfError as refused:
+            raise self._refused(refused) from refused
+        return True
+
+    def _refused(self, refused: BpfError) -> PortError:
+        number = refused.errno or errno.EIO
+        context = self.interface.name
+        if number in (errno.EBUSY, errno.EEXIST):
+            return PortError(
+                errno.EBUSY,
+                f"another XDP program is attached: {_described(attached_program(self.interface.index))}",
+                context=context,
+                remedy="detach it (ip link set dev … xdp off), or say --replace",
+            )
+        return PortError(number, f"the program cannot be attached: {errno_text(number)}", context=context)
+
+
+def _described(program_id: int) -> str:
+    fd = program_fd_of(program_id)
+    try:
+        return f"{syscall.program_info(fd).name} (id {program_id})"
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""Serving live traffic: the control process and the data process."""

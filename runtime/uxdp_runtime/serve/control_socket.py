@@ -1,0 +1,215 @@
+"""The control socket: one JSON request a line, one JSON answer a line, over a Unix socket that only its owner may use.
+
+    {"command": "status"}  →  {"ok": {…}}   or   {"error": {"type", "message", "context", "remedy", "exit_code"}}
+
+The server is part of the control process's one event loop, so nothing here may block: a client that sends slowly, does
+not read or talks nonsense is cut off, and costs at most its buffers.
+"""
+
+import json
+import os
+import selectors
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from uxdp_bundle.errors import UxdpError
+
+from ..errors import PortError
+
+_MAX_CLIENTS: Final = 32
+_MAX_REQUEST_BYTES: Final = 4 << 20  # a bulk load is one request
+_MAX_ANSWER_BYTES: Final = 64 << 20
+_CHUNK_BYTES: Final = 1 << 16
+_CLIENT_SECONDS: Final = 30.0
+RUN_FOLDER: Final = "UXDP_RUN_DIR"
+
+Handler = Callable[[Mapping[str, Any]], Any]
+
+
+def run_folder() -> Path:
+    """Return where control sockets are: $UXDP_RUN_DIR, or /run/uxdp."""
+    return Path(os.environ.get(RUN_FOLDER, "/run/uxdp"))
+
+
+def socket_path(name: str) -> Path:
+    """Return the control socket of a service."""
+    return run_folder() / f"{name}.sock"
+
+
+class RemoteError(UxdpError):
+    """The service refused a request; exit code and remedy are its own."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("message", "")), context=str(error.get("context", "")))
+        self.remedy = str(error.get("remedy", ""))
+        self.exit_code = int(error.get("exit_code", 1))  # type: ignore[misc]  # the service's, for this instance
+
+
+def ask(name: str, request: Mapping[str, Any]) -> Any:
+    """Send a request to a service and return its answer.
+
+    :raises PortError: ENOENT if no service of that name runs here
+    :raises RemoteError: the service refused
+    """
+    path = socket_path(name)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_CLIENT_SECONDS)
+            client.connect(str(path))
+            client.sendall(json.dumps(request).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                line = stream.readline(_MAX_ANSWER_BYTES)
+    except OSError as cause:
+        raise PortError(
+            cause.errno or 2,
+            f"no service answers: {cause.strerror or cause}",
+            context=str(path),
+            remedy="uxdp status lists what runs here",
+        ) from cause
+    try:
+        answer = json.loads(line)
+    except ValueError as cause:
+        raise PortError(71, "the service broke the connection off", context=str(path)) from cause
+    if "error" in answer:
+        raise RemoteError(answer["error"])
+    return answer["ok"]
+
+
+def services() -> list[str]:
+    """Return the names of the services whose sockets are here, whether or not they still run."""
+    try:
+        return sorted(path.stem for path in run_folder().iterdir() if path.suffix == ".sock")
+    except FileNotFoundError:
+        return []
+
+
+class ControlSocket:
+    """The server's side. Close it, or use it as a context manager."""
+
+    def __init__(self, name: str, selector: selectors.BaseSelector, handlers: Mapping[str, Handler]) -> None:
+        """Listen; requests are answered when the selector's events are dispatched.
+
+        :raises PortError: EADDRINUSE if a service of that name runs
+        """
+        self._selector = selector
+        self._handlers = dict(handlers)
+        self._path = socket_path(name)
+        self._clients: dict[socket.socket, _Client] = {}
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._listener = _listen(self._path)
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def __enter__(self) -> "ControlSocket":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        for client in list(self._clients):
+            self._drop(client)
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _accept(self, _mask: int) -> None:
+        try:
+            client, _address = self._listener.accept()
+        except OSError:
+            return
+        client.setblocking(False)
+        if len(self._clients) >= _MAX_CLIENTS:
+            client.close()
+            return
+        self._clients[client] = _Client()
+        self._selector.register(client, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
+
+    def _serve(self, client: socket.socket, mask: int) -> None:
+        state = self._clients[client]
+        try:
+            if mask & selectors.EVENT_READ:
+                data = client.recv(_CHUNK_BYTES)
+                if not data or len(state.received) + len(data) > _MAX_REQUEST_BYTES:
+                    self._drop(client)
+                    return
+                state.received += data
+                while b"\n" in state.received and not state.answer:
+                    line, _, rest = bytes(state.received).partition(b"\n")
+                    state.received = bytearray(rest)
+                    state.answer += self._answer(line)
+            if state.answer:
+                sent = client.send(state.answer[:_CHUNK_BYTES])
+                del state.answer[:sent]
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if state.answer else 0)
+            self._selector.modify(client, events, lambda mask: self._serve(client, mask))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(client)
+
+    def _drop(self, client: socket.socket) -> None:
+        del self._clients[client]
+        self._selector.unregister(client)
+        client.close()
+
+    def _answer(self, line: bytes) -> bytes:
+        try:
+            request = json.loads(line)
+            command = request["command"]
+            handler = self._handlers[command]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            known = ", ".join(self._handlers)
+            return _error("RequestError", f"expected a JSON object with a command: {known}", 2)
+        try:
+            answer = json.dumps({"ok": handler(request)}).encode() + b"\n"
+        except UxdpError as error:
+            return _error(
+                type(error).__name__, error.message, error.exit_code, context=error.context, remedy=error.remedy
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            return _error("RequestError", f"{command}: {error!r}", 2)
+        return answer
+
+
+class _Client:
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.answer = bytearray()
+
+
+def _error(kind: str, message: str, exit_code: int, *, context: str = "", remedy: str = "") -> bytes:
+    fields = {"type": kind, "message": message, "context": context, "remedy": remedy, "exit_code": exit_code}
+    return json.dumps({"error": fields}).encode() + b"\n"
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)
+    try:
+        try:
+            listener.bind(str(path))
+        except OSError as taken:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except OSError:
+                    # Its process has ended without removing it.
+                    path.unlink(missing_ok=True)
+                    listener.bind(str(path))
+                else:
+                    raise PortError(
+                        taken.errno or 98,
+                        "a service of this name is running",
+                        context=str(path),
+                        remedy="stop it, or give this one another --name",
+                    ) from taken
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener

@@ -1,0 +1,165 @@
+"""The data process: forked from the control process, it serves the queues and can do nothing else.
+
+It begins as a copy of the control process, with everything made: sockets, memory, code. It keeps the descriptors that
+its loops need, gives up every capability, and from then on a seccomp filter lets it wait, transmit, inject and end. A
+thread per queue runs native code until it is told to stop; Python only waits.
+
+Over a socket pair the control process says one byte: G (go), S (stop: finish what was received, then end). The data
+process says R (ready) before, and V (serving) once the kernel has memory to receive into. If the control process ends without a word, service goes on: frames
+need no control process. See ``supervisor`` for how the next one takes over.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..native_module import NativeModule
+from .af_xdp_loop import af_xdp_loop
+from .confinement import confine
+from .queues import Queues, ServedQueue, eventfd
+
+READY, GO, SERVING, STOP = b"R", b"G", b"V", b"S"
+_EXIT_FAILED: Final = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A queue and the module that runs on its frames."""
+
+    queue: ServedQueue
+    module: NativeModule
+
+
+@dataclass(frozen=True, slots=True)
+class DataProcess:
+    """A forked data process, as the control process sees it. ``pidfd`` becomes readable when it ends."""
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+
+    def go(self, timeout_seconds: float) -> bool:
+        """Let it serve; False if it ended or took too long."""
+        try:
+            self.channel.send(GO)
+        except OSError:
+            return False
+        return self._hears(SERVING, timeout_seconds)
+
+    def stop(self) -> None:
+        """Let it finish what it has received, and end."""
+        try:
+            self.channel.send(STOP)
+        except OSError:
+            return  # it has ended already; whoever waits for it sees that
+
+    def wait_ready(self, timeout_seconds: float) -> bool:
+        """Wait until it is confined and waits for ``go``; False if it ended or took too long."""
+        return self._hears(READY, timeout_seconds)
+
+    def _hears(self, word: bytes, timeout_seconds: float) -> bool:
+        self.channel.settimeout(timeout_seconds)
+        try:
+            return self.channel.recv(1) == word
+        except OSError:
+            return False
+
+    def reap(self) -> int:
+        """Wait for its end; return its exit status, negative for a signal."""
+        _pid, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.channel.close()
+        return os.waitstatus_to_exitcode(status)
+
+
+def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
+    """Fork a data process, which waits for ``go`` before it touches a ring.
+
+    The calling process must have one thread only: a fork copies no other.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    pid = os.fork()
+    if pid == 0:
+        status = _EXIT_FAILED
+        try:
+            ours.close()
+            _serve(theirs, queues, workers)
+            status = 0
+        except BaseException as error:  # nothing may return into the control process's code
+            sys.stderr.write(f"uxdp: data process: {type(error).__name__}: {error}\n")
+        finally:
+            os._exit(status)
+    theirs.close()
+    return DataProcess(pid, os.pidfd_open(pid), ours)
+
+
+def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the control process decides
+    wake_fd = eventfd()
+    loops = [_Loop(queues, worker, wake_fd) for worker in workers]
+    _close_all_but({channel.fileno(), wake_fd, *queues.descriptors()})
+    confine()
+    channel.send(READY)
+    if channel.recv(1) != GO:
+        return
+    for loop in loops:
+        loop.recover()
+    channel.send(SERVING)
+    for loop in loops:
+        loop.start()
+    word = channel.recv(1)
+    if word == b"":
+        # The control process is gone. There is nothing left to wait for but the loops, which do not end.
+        loops[0].join()
+        return
+    for loop in loops:
+        loop.stop()
+    os.eventfd_write(wake_fd, 1)
+    for loop in loops:
+        loop.join()
+
+
+class _Loop:
+    """One thread on one queue."""
+
+    def __init__(self, queues: Queues, worker: Worker, wake_fd: int) -> None:
+        self._cpu = worker.queue.plan.cpu
+        self._queue, self._kept = queues.descriptor(worker.queue, wake_fd)
+        self._queue.run = worker.module.run_address
+        self._recover, self._serve = af_xdp_loop()
+        self._thread = threading.Thread(target=self._run, name=f"queue-{worker.queue.plan.worker}", daemon=True)
+
+    def recover(self) -> None:
+        self._recover(ctypes.addressof(self._queue))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._queue.stop = 1
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        os.sched_setaffinity(0, {self._cpu})
+        self._serve(ctypes.addressof(self._queue))
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close every descriptor but those, and the standard ones."""
+    for path in list(Path("/proc/self/fd").iterdir()):
+        fd = int(path.name)
+        if fd > 2 and fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # the one that the listing itself had open

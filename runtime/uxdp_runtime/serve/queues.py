@@ -1,0 +1,226 @@
+"""The queues of a service: UMEM, sockets, injectors and the memory that outlives a data process.
+
+The control process makes all of this and holds every descriptor. Data processes are forked from it, so memory and
+descriptors are at the same places there; one that ends leaves everything for the next one. What a queue's thread works
+with is a struct uxdp_queue (native/ports/af_xdp.h), of which each data process has its own copy.
+"""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final, Self
+
+from ..errors import PortError
+from ..ports.af_xdp import RingSizes, XdpSocket
+from ..ports.af_xdp_abi import TX_METHODS, Queue, QueueState
+from ..ports.attachment import Attachment
+from ..ports.injector import Injector
+from ..ports.interface import Interface
+
+# Behind a frame the kernel keeps struct skb_shared_info; programs must not grow frames into that.
+# SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64-bit machines
+TAIL_BYTES: Final = 320
+_UNSUPPORTED: Final = (95, 524)  # EOPNOTSUPP, ENOTSUPP
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlan:
+    """Which queue is served, by which worker, on which CPU."""
+
+    interface: Interface
+    queue_id: int
+    worker: int
+    cpu: int
+
+
+def plan_queues(
+    interfaces: Sequence[Interface], queues: Sequence[int] | None, cpus: Sequence[int]
+) -> tuple[QueuePlan, ...]:
+    """Give every queue a worker and a CPU, in turn.
+
+    :param queues: which of each interface's; None: all
+    :raises PortError: EINVAL if an interface has no such queue
+    """
+    plans: list[QueuePlan] = []
+    for target in interfaces:
+        for queue_id in range(target.num_rx_queues) if queues is None else queues:
+            if queue_id >= target.num_rx_queues:
+                raise PortError(
+                    22,
+                    f"no RX queue {queue_id}: it has {target.num_rx_queues}",
+                    context=target.name,
+                    remedy="see ethtool -l",
+                )
+            worker = len(plans)
+            plans.append(QueuePlan(target, queue_id, worker, cpus[worker % len(cpus)]))
+    return tuple(plans)
+
+
+class ServedQueue:
+    """One queue: its socket, injector and state. Made by ``Queues``, closed with it."""
+
+    def __init__(self, plan: QueuePlan, xdp_socket: XdpSocket, injector: Injector | None, num_chunks: int) -> None:
+        self.plan = plan
+        self.socket = xdp_socket
+        self.injector = injector
+        self.rings = xdp_socket.map_rings()
+        self._memory = mmap.mmap(-1, ctypes.sizeof(QueueState) + num_chunks)  # shared with forked processes
+        self.state = QueueState.from_buffer(self._memory)
+        self.state.num_chunks = num_chunks
+        self.zero_copy = False
+
+    def waiting(self) -> int:
+        """Return how many received frames wait in the RX ring."""
+        rx = self.rings[0]
+        producer, consumer = (ctypes.c_uint32.from_address(place).value for place in (rx.producer, rx.consumer))
+        return (producer - consumer) & 0xFFFFFFFF
+
+
+class Queues:
+    """All queues of a service. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        plans: Sequence[QueuePlan],
+        attachments: Sequence[Attachment],
+        *,
+        num_chunks: int,
+        chunk_bytes: int,
+        tx: str,
+        busy_poll: bool,
+    ) -> None:
+        """Register the UMEM, bind a socket to each queue and let the interfaces' programs know them.
+
+        :param num_chunks: of each queue
+        :raises PortError: a queue cannot be had; ``context`` is the interface
+        """
+        self._chunk_bytes = chunk_bytes
+        self._num_chunks = num_chunks
+        self._tx = TX_METHODS.index(tx)
+        self._busy_poll = busy_poll
+        self._attachments = tuple(attachments)
+        self.queues: list[ServedQueue] = []
+        by_interface = {attachment.interface.index: attachment for attachment in attachments}
+        with ExitStack() as stack:
+            self._umem = _memory(len(plans) * num_chunks * chunk_bytes)
+            sizes = RingSizes(fill=_power_of_two(num_chunks), completion=_power_of_two(num_chunks))
+            first: XdpSocket | None = None
+            for plan in plans:
+                attachment = by_interface[plan.interface.index]
+                xdp_socket = stack.enter_context(XdpSocket(sizes))
+                try:
+                    if first is None:
+                        xdp_socket.register_umem(_address(self._umem), len(self._umem), chunk_bytes)
+                    xdp_socket.make_rings()
+                    zero_copy = _bind(xdp_socket, plan, first, attachment)
+                    if busy_poll:
+                        xdp_socket.prefer_busy_poll()
+                except PortError as error:
+                    error.context = error.context or plan.interface.name
+                    raise
+                injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
+                queue = ServedQueue(plan, xdp_socket, injector, num_chunks)
+                queue.zero_copy = zero_copy
+                self.queues.append(queue)
+                attachment.set_socket(plan.queue_id, xdp_socket.fd)
+                first = first or xdp_socket
+            self._resources = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets and injectors; the queues are free again some 25 ms later."""
+        self._resources.close()
+
+    def descriptors(self) -> set[int]:
+        """Return the descriptors that a data process must keep: with them, service goes on without anybody else."""
+        kept = {attachment.link for attachment in self._attachments}
+        for queue in self.queues:
+            kept.add(queue.socket.fd)
+            if queue.injector is not None:
+                kept.update(queue.injector.descriptors)
+        return kept
+
+    def descriptor(self, queue: ServedQueue, wake_fd: int) -> tuple[Queue, object]:
+        """Return what the thread of a queue works with, and what must live as long.
+
+        :param wake_fd: an eventfd that ends the thread's sleep
+        """
+        free = (ctypes.c_uint64 * self._num_chunks)()
+        rx, tx, fill, completion = queue.rings
+        return (
+            Queue(
+                rx=rx,
+                tx=tx,
+                fill=fill,
+                completion=completion,
+                state=ctypes.addressof(queue.state),
+                umem=_address(self._umem),
+                first_chunk=queue.plan.worker * self._num_chunks * self._chunk_bytes,
+                chunk_bytes=self._chunk_bytes,
+                free=ctypes.addressof(free),
+                fd=queue.socket.fd,
+                wake_fd=wake_fd,
+                inject_fd=queue.injector.fd if queue.injector is not None else -1,
+                slots=queue.injector.slots_address if queue.injector is not None else 0,
+                cursor=queue.injector.cursor_address if queue.injector is not None else 0,
+                transmitted=queue.injector.transmissions_address if queue.injector is not None else 0,
+                ifindex=queue.plan.interface.index,
+                queue_id=queue.plan.queue_id,
+                tx_method=self._tx,
+                busy_poll=self._busy_poll,
+                tail_bytes=TAIL_BYTES,
+            ),
+            free,
+        )
+
+
+def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attachment: Attachment) -> bool:
+    """Bind, with zero-copy if the driver has it; return whether it has."""
+    where = (plan.interface.index, plan.queue_id)
+    if first is not None:
+        xdp_socket.bind(*where, shared_fd=first.fd)
+        return xdp_socket.is_zero_copy()
+    if not attachment.is_generic:
+        try:
+            xdp_socket.bind(*where, zero_copy=True)
+        except PortError as refused:
+            if refused.errno not in _UNSUPPORTED:
+                raise
+        else:
+            return True
+    xdp_socket.bind(*where)
+    return False
+
+
+def _memory(size_bytes: int) -> mmap.mmap:
+    """Return memory that forked processes share, of huge pages if the machine has any to give."""
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+    huge = 2 << 20
+    try:
+        return mmap.mmap(-1, size_bytes + -size_bytes % huge, flags=flags | _MAP_HUGETLB)
+    except OSError:
+        return mmap.mmap(-1, size_bytes, flags=flags)
+
+
+_MAP_HUGETLB: Final = 0x40000  # include/uapi/asm-generic/mman-common.h
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def eventfd() -> int:
+    """Return a new eventfd, which forked processes share."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -1,0 +1,295 @@
+"""A service: verified and compiled code on interfaces, served by a data process that is replaced when it ends.
+
+The control process is one thread with one event loop (it forks data processes, and a fork copies one thread). It holds
+every descriptor: when it and the data process are gone, so are the links, and frames reach the kernel's stack as ever.
+While no data process serves, ``away`` is set and the interfaces' programs do what the fallback says.
+
+The order of things when serving starts, so that no frame is lost or seen twice: programs are attached, away; sockets
+are bound; a data process is forked and says that it is ready; it is told to go; away is cleared. When it ends without
+being told to, away is set, and the next one goes on from the same rings and stores.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from uxdp_bundle.binding import BoundBundle
+
+from ..compile.cache import cache_directory
+from ..compile.program import CompiledProgram, compile_program
+from ..errors import PortError
+from ..map_file import read_map_file
+from ..native_module import NativeModule
+from ..ports.attachment import Attachment
+from ..ports.interface import Interface, interface
+from ..stores import Stores, control_library
+from ..verify import VerifiedObject, verify
+from .control_socket import ControlSocket, Handler
+from .data_process import DataProcess, Worker, fork_data_process
+from .options import ServeOptions
+from .queues import Queues, plan_queues
+from .statistics import read_counters
+
+_log = logging.getLogger(__name__)
+
+_READY_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 2.0
+# A data process that ends again and again is restarted ever more slowly, so that the fallback is in force meanwhile.
+_SECOND_PAUSE_SECONDS: Final = 0.02
+_MAX_PAUSE_SECONDS: Final = 5.0
+_STABLE_SECONDS: Final = 10.0
+_TICK_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of the network function: everything that a reload replaces."""
+
+    verified: VerifiedObject
+    compiled: CompiledProgram
+    stores: Stores
+    workers: tuple[NativeModule, ...]
+
+
+class Service:
+    """A running service. Close it, or use it as a context manager; ``run`` serves until it is told to stop."""
+
+    def __init__(self, bound: BoundBundle, options: ServeOptions) -> None:
+        """Verify, compile, attach, bind and start serving.
+
+        :raises PortError: an interface or queue cannot be had
+        :raises UxdpError: whatever verifying and compiling raises
+        """
+        self.options = options
+        self.name = options.name or bound.authentic.bundle.manifest.name
+        self.started = time.time()
+        self.restarts = 0
+        self.selector = selectors.DefaultSelector()
+        self._data: DataProcess | None = None
+        self._pause = 0.0
+        self._data_started = 0.0
+        self._restart_at: float | None = None
+        self._stopping = False
+        self._ticks: list[Callable[[], None]] = []
+        with ExitStack() as stack:
+            interfaces = [_usable(name, replace_program=options.replace) for name in options.interfaces]
+            cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
+            self.plans = plan_queues(interfaces, options.queues, cpus)
+            self.loaded = self._load(bound, stack)
+            self.attachments = self._attach(interfaces, stack)
+            self.queues = stack.enter_context(
+                Queues(
+                    self.plans,
+                    self.attachments,
+                    num_chunks=options.num_chunks,
+                    chunk_bytes=options.chunk_bytes,
+                    tx=options.tx,
+                    busy_poll=options.busy_poll,
+                )
+            )
+            self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
+            self._resources = stack.pop_all()
+        self._start_data_process()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving: what was received is finished, then programs are detached and queues given up."""
+        self._stopping = True
+        self._set_away(True)
+        if self._data is not None:
+            self._end_data_process(self._data)
+            self._data = None
+        self._resources.close()
+        self.selector.close()
+
+    def every_tick(self, action: Callable[[], None]) -> None:
+        """Have something done several times a second, in the event loop."""
+        self._ticks.append(action)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        self.selector.register(reader, selectors.EVENT_READ, lambda _mask: self._on_signal(reader))
+        try:
+            while not self._stopping:
+                for key, mask in self.selector.select(_TICK_SECONDS):
+                    key.data(mask)
+                self._tick()
+        finally:
+            self.selector.unregister(reader)
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+    def stop(self) -> None:
+        """Let ``run`` return."""
+        self._stopping = True
+
+    @property
+    def data_pid(self) -> int | None:
+        """The data process that serves now."""
+        return self._data.pid if self._data is not None else None
+
+    def status(self, _request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what runs, on what, since when."""
+        bundle = self.loaded.verified.bound.authentic.bundle
+        return {
+            "name": self.name,
+            "bundle": bundle.path,
+            "bundle_id": bundle.bundle_id,
+            "program": self.loaded.compiled.source.entry,
+            "pid": os.getpid(),
+            "data_pid": self.data_pid,
+            "serving": self._data is not None,
+            "restarts": self.restarts,
+            "started": self.started,
+            "uptime_seconds": round(time.time() - self.started, 1),
+            "interfaces": [
+                {
+                    "name": attachment.interface.name,
+                    "ifindex": attachment.interface.index,
+                    "attached": "generic" if attachment.is_generic else "native",
+                    "queues": [
+                        {"queue": queue.plan.queue_id, "cpu": queue.plan.cpu, "zero_copy": queue.zero_copy}
+                        for queue in self.queues.queues
+                        if queue.plan.interface.index == attachment.interface.index
+                    ],
+                }
+                for attachment in self.attachments
+            ],
+        }
+
+    def stats(self, _request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return all counters."""
+        return {
+            "name": self.name,
+            "time": time.time(),
+            "restarts": self.restarts,
+            "queues": [counters.as_json() for counters in read_counters(self.queues.queues)],
+        }
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {"status": self.status, "stats": self.stats, "stop": lambda _request: self.stop()}
+
+    def _load(self, bound: BoundBundle, stack: ExitStack) -> Loaded:
+        options = self.options
+        facts = bound.facts.programs
+        name = options.program or facts[0].name
+        wanted = [fact.name for fact in facts if fact.name == name or "manual" not in fact.flags]
+        verified = stack.enter_context(verify(bound, programs=wanted, params=options.params, share_arrays=True))
+        compiled = compile_program(verified, name, None, num_cpus=len(self.plans), cache_directory=cache_directory())
+        source = compiled.source
+        given = {
+            definition.name: verified.maps[definition.name].mmap()
+            for definition in source.maps
+            if definition.name in verified.maps
+            and (definition.type == "array" and not definition.name.startswith(".rodata"))
+        }
+        stores = Stores(source.object, source.maps, len(self.plans), control_library(), given=given, shared=True)
+        stores.link_programs(source.object, source.programs)
+        contents = read_map_file(source.object, options.maps or None, options.assignments, cpus=len(self.plans))
+        for map_name, items in contents.items():
+            for key, value in items:
+                stores[map_name].update(key, value)
+        workers = tuple(
+            NativeModule(compiled.native.data, stores, plan.worker, seed=int.from_bytes(os.urandom(8), "little"))
+            for plan in self.plans
+        )
+        return Loaded(verified, compiled, stores, workers)
+
+    def _attach(self, interfaces: Sequence[Interface], stack: ExitStack) -> list[Attachment]:
+        program = self.loaded.verified.programs[self.loaded.compiled.source.entry]
+        return [
+            stack.enter_context(
+                Attachment(
+                    target,
+                    fallback=self.options.on_failure,
+                    program_fd=program.fd,
+                    frags="frags" in program.flags,
+                    generic=self.options.generic,
+                )
+            )
+            for target in interfaces
+        ]
+
+    def _set_away(self, away: bool) -> None:
+        for attachment in self.attachments:
+            attachment.set_away(away)
+
+    def _start_data_process(self) -> None:
+        workers = [Worker(queue, module) for queue, module in zip(self.queues.queues, self.loaded.workers, strict=True)]
+        data = fork_data_process(self.queues, workers)
+        if not (data.wait_ready(_READY_SECONDS) and data.go(_READY_SECONDS)):
+            os.kill(data.pid, signal.SIGKILL)
+            status = data.reap()
+            raise PortError(5, f"the data process did not start (exit status {status})", context=self.name)
+        self.selector.register(data.pidfd, selectors.EVENT_READ, lambda _mask: self._on_data_end())
+        self._data = data
+        self._data_started = time.monotonic()
+        self._set_away(False)
+        _log.info("data process %d serves", data.pid)
+
+    def _on_data_end(self) -> None:
+        self._set_away(True)
+        data = self._data
+        if data is None:
+            return
+        self.selector.unregister(data.pidfd)
+        status = data.reap()
+        self._data = None
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        lived = time.monotonic() - self._data_started
+        # The first time, and after a long life, at once.
+        longer = min(self._pause * 2 or _SECOND_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+        pause, self._pause = (0.0, _SECOND_PAUSE_SECONDS) if lived > _STABLE_SECONDS else (self._pause, longer)
+        _log.warning("data process %d ended by %s after %.1f s; restarting", data.pid, how, lived)
+        self.restarts += 1
+        self._restart_at = time.monotonic() + pause
+        self._tick()
+
+    def _tick(self) -> None:
+        if self._restart_at is not None and time.monotonic() >= self._restart_at and not self._stopping:
+            self._restart_at = None
+            self._start_data_process()
+        for action in self._ticks:
+            action()
+
+    def _end_data_process(self, data: DataProcess) -> None:
+        self.selector.unregister(data.pidfd)
+        data.stop()
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(data.pidfd, selectors.EVENT_READ)
+            if not waiting.select(_STOP_SECONDS):
+                os.kill(data.pid, signal.SIGKILL)
+        data.reap()
+
+    def _on_signal(self, reader: int) -> None:
+        numbers = set(os.read(reader, 64))
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self.stop()
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Signals are read from the wake-up descriptor."""
+
+
+def _usable(name: str, *, replace_program: bool) -> Interface:
+    found = interface(name)
+    if not found.is_up:
+        raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")
+    return found

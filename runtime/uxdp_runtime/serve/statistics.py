@@ -1,0 +1,84 @@
+"""Counters of a service: read from the queues' shared memory, added up, and told as numbers by name.
+
+Counters only grow, and survive data processes. They are read while the queues' threads write them: each is whole, but a
+frame may be in one of two counters that belong together and not yet in the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..ports.af_xdp_abi import LOSSES, QueueState
+from .queues import ServedQueue
+
+VERDICTS: Final = ("aborted", "drop", "pass", "tx", "redirect")
+_COUNTERS: Final = ("tx_by_ring", "tx_by_injection", "inject_calls", "inject_stalls", "polls", "bursts", "busy_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounters:
+    """One queue's counters at one time. Frames: ``rx_frames`` = the sum of ``verdicts`` and ``lost``."""
+
+    interface: str
+    queue_id: int
+    zero_copy: bool
+    rx_frames: int
+    rx_bytes: int
+    verdict_frames: tuple[int, ...]
+    verdict_bytes: tuple[int, ...]
+    lost: tuple[int, ...]
+    others: tuple[int, ...]  # _COUNTERS
+    latency: tuple[int, ...]
+    kernel: tuple[int, ...]  # Statistics of the socket
+    rx_fill: int  # frames that wait in the RX ring
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything by name."""
+        return {
+            "interface": self.interface,
+            "queue": self.queue_id,
+            "zero_copy": self.zero_copy,
+            "rx_frames": self.rx_frames,
+            "rx_bytes": self.rx_bytes,
+            "verdicts": dict(zip(VERDICTS, self.verdict_frames, strict=True)),
+            "verdict_bytes": dict(zip(VERDICTS, self.verdict_bytes, strict=True)),
+            "lost": dict(zip(LOSSES, self.lost, strict=True)),
+            **dict(zip(_COUNTERS, self.others, strict=True)),
+            "latency_ns_log2": list(self.latency),
+            "kernel": dict(zip(KERNEL_COUNTERS, self.kernel, strict=True)),
+            "rx_ring_waiting": self.rx_fill,
+        }
+
+    @property
+    def ns_per_frame(self) -> float:
+        """Mean time of a frame from the RX ring to its disposal."""
+        return self.others[_COUNTERS.index("busy_ns")] / self.rx_frames if self.rx_frames else 0.0
+
+
+KERNEL_COUNTERS: Final = (
+    *("rx_dropped", "rx_invalid", "tx_invalid", "rx_ring_full", "rx_fill_ring_empty", "tx_ring_empty"),
+)
+
+
+def read_counters(queues: Sequence[ServedQueue]) -> list[QueueCounters]:
+    """Read all queues' counters."""
+    return [_read(queue) for queue in queues]
+
+
+def _read(queue: ServedQueue) -> QueueCounters:
+    state: QueueState = queue.state
+    kernel = queue.socket.statistics()
+    return QueueCounters(
+        interface=queue.plan.interface.name,
+        queue_id=queue.plan.queue_id,
+        zero_copy=queue.zero_copy,
+        rx_frames=state.rx_frames,
+        rx_bytes=state.rx_bytes,
+        verdict_frames=tuple(state.verdict_frames),
+        verdict_bytes=tuple(state.verdict_bytes),
+        lost=tuple(state.lost),
+        others=tuple(getattr(state, name) for name in _COUNTERS),
+        latency=tuple(state.latency),
+        kernel=tuple(getattr(kernel, name) for name in KERNEL_COUNTERS),
+        rx_fill=queue.waiting(),
+    )
