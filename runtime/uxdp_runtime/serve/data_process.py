@@ -5,8 +5,8 @@ its loops need, gives up every capability, and from then on a seccomp filter let
 thread per queue runs native code until it is told to stop; Python only waits.
 
 Over a socket pair the control process says one byte: G (go), S (stop: finish what was received, then end). The data
-process says R (ready) before, and V (serving) once the kernel has memory to receive into. If the control process ends without a word, service goes on: frames
-need no control process. See ``supervisor`` for how the next one takes over.
+process says R (ready) before, and V (serving) once the kernel has memory to receive into. If the control process ends
+without a word, service goes on: frames need no control process.
 """
 
 import ctypes
