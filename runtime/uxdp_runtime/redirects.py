@@ -101,6 +101,7 @@ class RedirectTwin:
         self._rings[name].release()
 
     def _add_device(self, ifindex: int) -> None:
-        if ifindex not in self._devices and ifindex:
+        # An index that no device can have is for the kernel to refuse.
+        if ifindex not in self._devices and 0 < ifindex < _PEER_IFINDEX:
             self._namespace.add_device(ifindex, _PEER_IFINDEX + len(self._devices))
             self._devices.add(ifindex)

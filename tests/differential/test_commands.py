@@ -60,6 +60,13 @@ def test_command_test_compares_every_program_with_the_kernel(run: Run) -> None:
     assert "not compared" not in result.stdout
 
 
+def test_command_test_device_that_cannot_be_is_one_sentence(run: Run) -> None:
+    result = run("test", bundle_of("native/redirect_targets"), "--set", "ports:2=4294967295")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("uxdp: error: map ports: ")
+    assert "Invalid argument (EINVAL)" in result.stderr
+
+
 def test_command_test_with_params_is_equal_because_both_sides_get_them(run: Run) -> None:
     bundle = bundle_of("loading/settings")
     options = ("--param", "limit=77", "--param", "offset=-5", "--param", "range=03000400", "--param", "enabled=false")
