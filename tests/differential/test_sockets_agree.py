@@ -37,7 +37,7 @@ def test_case_with_sockets_agrees_with_the_kernel(
                 packed = struct.pack("=I", key)
                 for item in (verified.maps["sockets"], sides._twin._copy.maps["sockets"]):
                     item.update(packed, struct.pack("=I", xsk.fileno()))
-                for side in (sides._native, sides._shadow):
+                for side in sides._sides:
                     side.stores["sockets"].update(packed, struct.pack("=I", UNBOUND_QUEUE))
             for _frame, outcome, difference in sides.run(generate(FRAMES, 3)):
                 assert difference is None, str(difference)
