@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from ..errors import ParameterError
-from . import output
 from .pipeline import bound_bundle, parse_params, program_to_run, report_origin
+from .serve_config import use_config
 
 
 @click.command()
@@ -34,24 +34,32 @@ from .pipeline import bound_bundle, parse_params, program_to_run, report_origin
 @click.option("--maps", "maps_file", default="", help="Fill the maps from a JSON file (bpftool's format too).")
 @click.option("--set", "assignments", metavar="MAP:KEY=VALUE", multiple=True, help="Set one map element.")
 @click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="Set a constant of the program.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same settings; flags come first.")
+@click.option("--log-json", is_flag=True, help="Log events as JSON objects, one a line.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=use_config,
+    help="TOML file whose keys are the flags' names, and bundle; flags come first.",
+)
 @click.option("--insecure-unsigned", is_flag=True, help="Go on with a bundle that nobody you trust has signed.")
-def serve(bundle: str | None, config: Path | None, **flags: Any) -> None:
+def serve(bundle: str | None, **flags: Any) -> None:
     """Serve a bundle: authenticate, bind, verify, compile, attach, and run it on live frames.
 
     \b
     Example:
       sudo uxdp serve load_balancer.uxdp --af-xdp eth0 --maps maps.json
       sudo uxdp serve some-nf --af-xdp eth0,eth1 --queues 0-3 --on-failure kernel
+      sudo uxdp serve --config /etc/uxdp/services/edge.toml
     """
     from ..ports.attachment import Fallback
     from ..serve.options import ServeOptions, parse_ranges
     from ..serve.service import Service
 
-    del config
     if bundle is None:
         raise ParameterError("no bundle to serve", remedy="name a file or an installed network function")
-    logging.basicConfig(stream=sys.stderr, format="uxdp: %(message)s", level=logging.INFO)
+    _log_to_stderr(as_json=flags["log_json"])
     with bound_bundle(bundle, insecure_unsigned=flags["insecure_unsigned"]) as bound:
         opened = bound.authentic.bundle
         options = ServeOptions(
@@ -72,8 +80,12 @@ def serve(bundle: str | None, config: Path | None, **flags: Any) -> None:
         )
         with Service(bound, options) as service:
             report_origin(service.loaded.compiled)
-            for item in service.status()["interfaces"]:
-                copies = "zero-copy" if all(queue["zero_copy"] for queue in item["queues"]) else "copy"
-                queues = f"{len(item['queues'])} queues, {item['attached']} XDP, {copies}"
-                output.say(f"{service.name}: {item['name']}: {queues}")
             service.run()
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    from ..serve.events import JsonFormatter, LineFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)

@@ -1,11 +1,9 @@
 """What ``uxdp serve`` is asked to do, whether by flags or by a file."""
 
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from ..errors import ParameterError
 from ..ports.af_xdp_abi import TX_METHODS
@@ -68,26 +66,3 @@ def parse_ranges(text: str, context: str) -> tuple[int, ...]:
             raise ParameterError(f"{text!r}, expected numbers and ranges such as 0-3,5", context=context)
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(dict.fromkeys(numbers))
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a TOML file whose keys are those of the flags, with ``_`` or ``-``.
-
-    :raises ParameterError: it cannot be read, or says what no flag says
-    """
-    where = str(path)
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as cause:
-        raise ParameterError(f"cannot be read: {cause.strerror or cause}", context=where) from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise ParameterError(f"no TOML: {cause}", context=where) from cause
-    known = {item.name for item in fields(ServeOptions)} - {"assignments"} | {"af_xdp", "set", "chunks"}
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            known_names = ", ".join(sorted(known))
-            raise ParameterError(f"no such setting: {key}", context=where, remedy=f"known are {known_names}")
-        found[name] = value
-    return found

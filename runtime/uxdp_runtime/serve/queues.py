@@ -70,7 +70,12 @@ class ServedQueue:
         self._memory = mmap.mmap(-1, ctypes.sizeof(QueueState) + num_chunks)  # shared with forked processes
         self.state = QueueState.from_buffer(self._memory)
         self.state.num_chunks = num_chunks
-        self.zero_copy = False
+        self.copy_reason = ""  # why frames are copied; "": they are not
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether the driver writes frames into the UMEM itself."""
+        return not self.copy_reason
 
     def waiting(self) -> int:
         """Return how many received frames wait in the RX ring."""
@@ -115,7 +120,7 @@ class Queues:
                     if first is None:
                         xdp_socket.register_umem(_address(self._umem), len(self._umem), chunk_bytes)
                     xdp_socket.make_rings()
-                    zero_copy = _bind(xdp_socket, plan, first, attachment)
+                    copy_reason = _bind(xdp_socket, plan, first, attachment)
                     if busy_poll:
                         xdp_socket.prefer_busy_poll()
                 except PortError as error:
@@ -123,7 +128,7 @@ class Queues:
                     raise
                 injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
                 queue = ServedQueue(plan, xdp_socket, injector, num_chunks)
-                queue.zero_copy = zero_copy
+                queue.copy_reason = copy_reason
                 self.queues.append(queue)
                 attachment.set_socket(plan.queue_id, xdp_socket.fd)
                 first = first or xdp_socket
@@ -182,12 +187,13 @@ class Queues:
         )
 
 
-def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attachment: Attachment) -> bool:
-    """Bind, with zero-copy if the driver has it; return whether it has."""
+def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attachment: Attachment) -> str:
+    """Bind, with zero-copy if the driver has it; return why frames are copied, or "" if they are not."""
     where = (plan.interface.index, plan.queue_id)
+    reason = "generic XDP has no zero-copy" if attachment.is_generic else "the driver has no zero-copy"
     if first is not None:
         xdp_socket.bind(*where, shared_fd=first.fd)
-        return xdp_socket.is_zero_copy()
+        return "" if xdp_socket.is_zero_copy() else reason
     if not attachment.is_generic:
         try:
             xdp_socket.bind(*where, zero_copy=True)
@@ -195,9 +201,9 @@ def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attac
             if refused.errno not in _UNSUPPORTED:
                 raise
         else:
-            return True
+            return ""
     xdp_socket.bind(*where)
-    return False
+    return reason
 
 
 def _memory(size_bytes: int) -> mmap.mmap:

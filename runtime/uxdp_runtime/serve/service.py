@@ -30,13 +30,12 @@ from ..ports.attachment import Attachment
 from ..ports.interface import Interface, interface
 from ..stores import Stores, control_library
 from ..verify import VerifiedObject, verify
+from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .options import ServeOptions
 from .queues import Queues, plan_queues
 from .statistics import read_counters
-
-_log = logging.getLogger(__name__)
 
 _READY_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
@@ -93,6 +92,7 @@ class Service:
                     busy_poll=options.busy_poll,
                 )
             )
+            events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
             self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             self._resources = stack.pop_all()
         self._start_data_process()
@@ -110,6 +110,7 @@ class Service:
         if self._data is not None:
             self._end_data_process(self._data)
             self._data = None
+        events.report_totals(read_counters(self.queues.queues))
         self._resources.close()
         self.selector.close()
 
@@ -136,8 +137,9 @@ class Service:
             os.close(reader)
             os.close(writer)
 
-    def stop(self) -> None:
+    def stop(self, reason: str = "asked to") -> None:
         """Let ``run`` return."""
+        events.report("stopping", f"stopping: {reason}", reason=reason)
         self._stopping = True
 
     @property
@@ -242,7 +244,7 @@ class Service:
         self._data = data
         self._data_started = time.monotonic()
         self._set_away(False)
-        _log.info("data process %d serves", data.pid)
+        events.report("data_process_serves", f"data process {data.pid} serves", pid=data.pid)
 
     def _on_data_end(self) -> None:
         self._set_away(True)
@@ -257,7 +259,15 @@ class Service:
         # The first time, and after a long life, at once.
         longer = min(self._pause * 2 or _SECOND_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         pause, self._pause = (0.0, _SECOND_PAUSE_SECONDS) if lived > _STABLE_SECONDS else (self._pause, longer)
-        _log.warning("data process %d ended by %s after %.1f s; restarting", data.pid, how, lived)
+        events.report(
+            "data_process_ended",
+            f"data process {data.pid} ended by {how} after {lived:.1f} s; restarting",
+            level=logging.WARNING,
+            pid=data.pid,
+            status=status,
+            lived_seconds=round(lived, 3),
+            restart_in_seconds=pause,
+        )
         self.restarts += 1
         self._restart_at = time.monotonic() + pause
         self._tick()
@@ -281,7 +291,7 @@ class Service:
     def _on_signal(self, reader: int) -> None:
         numbers = set(os.read(reader, 64))
         if numbers & {signal.SIGTERM, signal.SIGINT}:
-            self.stop()
+            self.stop("by a signal")
 
 
 def _ignore(_number: int, _frame: object) -> None:
