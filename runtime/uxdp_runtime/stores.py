@@ -100,7 +100,7 @@ class Store:
     definition: MapDefinition
     descriptor: abi.Map
     _control: ControlLibrary
-    _memory: mmap.mmap
+    memory: mmap.mmap
 
     @property
     def value_bytes(self) -> int:
@@ -168,8 +168,8 @@ class Store:
 
     def has_memory_of(self, other: "Store") -> bool:
         """Whether this store's memory is the same as another's of the same definition, byte for byte."""
-        pieces = range(0, len(self._memory), _PIECE_BYTES)
-        return all(self._memory[at : at + _PIECE_BYTES] == other._memory[at : at + _PIECE_BYTES] for at in pieces)
+        pieces = range(0, len(self.memory), _PIECE_BYTES)
+        return all(self.memory[at : at + _PIECE_BYTES] == other.memory[at : at + _PIECE_BYTES] for at in pieces)
 
     def read_records(self, position: int) -> tuple[list[bytes], int]:
         """Return the records of a ring buffer from a position on, and the position behind them; they stay in it."""
@@ -186,7 +186,7 @@ class Store:
         """Fill the room of a ring buffer that holds no record with a byte: what a record's bytes are before it writes
         them."""
         size = 2 * self.definition.max_entries
-        self._memory[_RING_OFFSET : _RING_OFFSET + size] = bytes([byte]) * size
+        self.memory[_RING_OFFSET : _RING_OFFSET + size] = bytes([byte]) * size
 
     def _records(self, read: Callable[[Any, int], int]) -> list[bytes]:
         """Read until there is nothing more: each record behind its length, a zero, and filled up to 8 bytes."""
@@ -261,6 +261,7 @@ class Stores:
         control: ControlLibrary,
         *,
         given: Mapping[str, mmap.mmap] = MappingProxyType({}),
+        kept: Mapping[str, mmap.mmap] = MappingProxyType({}),
         shared: bool = False,
     ) -> None:
         """Allocate and prepare the stores.
@@ -268,6 +269,7 @@ class Stores:
         :param obj: the eBPF object, for the initial content of global data
         :param num_cpus: number of workers: slots of per-CPU maps
         :param given: memory to use for maps and sections, by name, with its content: arrays that the kernel shares
+        :param kept: memory of stores of the same definitions and number of workers, which is taken over as it is
         :param shared: let processes that are forked from this one share the memory
         :raises UnsupportedFeatureError: a map that has no native implementation, or a definition that is not valid
         """
@@ -280,7 +282,9 @@ class Stores:
         self._variables = writable_variables(obj)
         declared = [definition for definition in maps if not definition.name.startswith(".")]
         for number, definition in enumerate(declared):
-            self._stores[definition.name] = self._allocate(definition, number, given.get(definition.name))
+            self._stores[definition.name] = self._allocate(
+                definition, number, given.get(definition.name), kept.get(definition.name)
+            )
         parsed = BpfObject(obj)
         for definition in maps:
             section = parsed.section(definition.name) if definition.name.startswith(".") else None
@@ -327,14 +331,18 @@ class Stores:
             symbols[OWN + name] = _address(self._sections[section]) + offset
         return symbols
 
-    def _allocate(self, definition: MapDefinition, number: int, given: mmap.mmap | None) -> Store:
+    def _allocate(
+        self, definition: MapDefinition, number: int, given: mmap.mmap | None, kept: mmap.mmap | None
+    ) -> Store:
         descriptor = _descriptor(definition, number, self.num_cpus)
         size = self._control.store_bytes(ctypes.byref(descriptor))
         if size == 0:
             raise _unsupported(definition, "")
-        memory = mmap.mmap(-1, size, flags=self._kind) if given is None else given
+        memory = kept or given or mmap.mmap(-1, size, flags=self._kind)
         descriptor.store = descriptor.cpu_store = _address(memory)
         store = Store(definition, descriptor, self._control, memory)
+        if kept is not None:
+            return store
         result = self._control.store_init(ctypes.byref(descriptor))
         if result < 0:
             raise MapOperationError(-result, definition.name)

@@ -144,6 +144,7 @@ def verify(
     max_entries: Mapping[str, int] = MappingProxyType({}),
     pin_path: str | os.PathLike[str] | None = None,
     share_arrays: bool = False,
+    reuse: Mapping[str, int] = MappingProxyType({}),
 ) -> VerifiedObject:
     """Load a bundle's maps and XDP programs into the kernel, and let its verifier judge them.
 
@@ -154,6 +155,7 @@ def verify(
     :param pin_path: a folder in a bpffs, in which each declared map is pinned under its name; maps that are there
         already are used. None: nothing is pinned, whatever the object says
     :param share_arrays: create declared arrays so that they can be mapped into memory (BPF_F_MMAPABLE)
+    :param reuse: descriptors of maps to use, with what is in them, instead of new ones, by name; borrowed
     :raises VerifierError: the verifier refused a program; nothing stays in the kernel
     :raises MissingCapabilityError: this process may not load programs; ``missing`` names what it lacks
     :raises ParameterError: no such program, constant or map, or a value that does not fit
@@ -173,7 +175,7 @@ def verify(
         constants=encode_constants(code.object, bound.facts.params, params),
         max_entries=max_entries,
         pin_path=None if pin_path is None else os.fspath(pin_path),
-        reuse={},
+        reuse=reuse,
         share_arrays=share_arrays,
     )
     loaded = load(request, code)

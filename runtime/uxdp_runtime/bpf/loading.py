@@ -138,6 +138,8 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
         maps[name].set_max_entries(max_entries)
     for item in loaded.maps:
         if item.section:
+            if item.name in request.reuse:
+                item.reuse_fd(request.reuse[item.name])
             continue
         # Maps that say "pin me by name" too: nothing is left behind where nobody asked for it.
         item.set_pin_path(None if request.pin_path is None else str(Path(request.pin_path) / item.name))

@@ -16,23 +16,18 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from uxdp_bundle.binding import BoundBundle
 
-from ..compile.cache import cache_directory
-from ..compile.program import CompiledProgram, compile_program
 from ..errors import PortError
-from ..map_file import read_map_file
-from ..native_module import NativeModule
 from ..ports.attachment import Attachment
 from ..ports.interface import Interface, interface
-from ..stores import Stores, control_library
-from ..verify import VerifiedObject, verify
 from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
+from .event_loop import EventLoop
+from .loaded import load
 from .options import ServeOptions
 from .queues import Queues, plan_queues
 from .statistics import read_counters
@@ -43,17 +38,6 @@ _STOP_SECONDS: Final = 2.0
 _SECOND_PAUSE_SECONDS: Final = 0.02
 _MAX_PAUSE_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
-_TICK_SECONDS: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One version of the network function: everything that a reload replaces."""
-
-    verified: VerifiedObject
-    compiled: CompiledProgram
-    stores: Stores
-    workers: tuple[NativeModule, ...]
 
 
 class Service:
@@ -69,18 +53,18 @@ class Service:
         self.name = options.name or bound.authentic.bundle.manifest.name
         self.started = time.time()
         self.restarts = 0
-        self.selector = selectors.DefaultSelector()
+        self._loop = EventLoop(terminate=lambda: self.stop("by a signal"))
+        self.selector = self._loop.selector
         self._data: DataProcess | None = None
         self._pause = 0.0
         self._data_started = 0.0
         self._restart_at: float | None = None
-        self._stopping = False
-        self._ticks: list[Callable[[], None]] = []
         with ExitStack() as stack:
             interfaces = [_usable(name, replace_program=options.replace) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
-            self.loaded = self._load(bound, stack)
+            self.loaded = load(bound, options, len(self.plans))
+            stack.callback(lambda: self.loaded.close())
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
                 Queues(
@@ -96,6 +80,7 @@ class Service:
             self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             self._resources = stack.pop_all()
         self._start_data_process()
+        self._loop.every_tick(self._tick)
 
     def __enter__(self) -> Self:
         return self
@@ -105,42 +90,27 @@ class Service:
 
     def close(self) -> None:
         """Stop serving: what was received is finished, then programs are detached and queues given up."""
-        self._stopping = True
+        self._loop.stop()
         self._set_away(True)
         if self._data is not None:
             self._end_data_process(self._data)
             self._data = None
         events.report_totals(read_counters(self.queues.queues))
         self._resources.close()
-        self.selector.close()
+        self._loop.close()
 
     def every_tick(self, action: Callable[[], None]) -> None:
         """Have something done several times a second, in the event loop."""
-        self._ticks.append(action)
+        self._loop.every_tick(action)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        self.selector.register(reader, selectors.EVENT_READ, lambda _mask: self._on_signal(reader))
-        try:
-            while not self._stopping:
-                for key, mask in self.selector.select(_TICK_SECONDS):
-                    key.data(mask)
-                self._tick()
-        finally:
-            self.selector.unregister(reader)
-            signal.set_wakeup_fd(before)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            os.close(reader)
-            os.close(writer)
+        self._loop.run()
 
     def stop(self, reason: str = "asked to") -> None:
         """Let ``run`` return."""
         events.report("stopping", f"stopping: {reason}", reason=reason)
-        self._stopping = True
+        self._loop.stop()
 
     @property
     def data_pid(self) -> int | None:
@@ -187,32 +157,6 @@ class Service:
 
     def _handlers(self) -> dict[str, Handler]:
         return {"status": self.status, "stats": self.stats, "stop": lambda _request: self.stop()}
-
-    def _load(self, bound: BoundBundle, stack: ExitStack) -> Loaded:
-        options = self.options
-        facts = bound.facts.programs
-        name = options.program or facts[0].name
-        wanted = [fact.name for fact in facts if fact.name == name or "manual" not in fact.flags]
-        verified = stack.enter_context(verify(bound, programs=wanted, params=options.params, share_arrays=True))
-        compiled = compile_program(verified, name, None, num_cpus=len(self.plans), cache_directory=cache_directory())
-        source = compiled.source
-        given = {
-            definition.name: verified.maps[definition.name].mmap()
-            for definition in source.maps
-            if definition.name in verified.maps
-            and (definition.type == "array" and not definition.name.startswith(".rodata"))
-        }
-        stores = Stores(source.object, source.maps, len(self.plans), control_library(), given=given, shared=True)
-        stores.link_programs(source.object, source.programs)
-        contents = read_map_file(source.object, options.maps or None, options.assignments, cpus=len(self.plans))
-        for map_name, items in contents.items():
-            for key, value in items:
-                stores[map_name].update(key, value)
-        workers = tuple(
-            NativeModule(compiled.native.data, stores, plan.worker, seed=int.from_bytes(os.urandom(8), "little"))
-            for plan in self.plans
-        )
-        return Loaded(verified, compiled, stores, workers)
 
     def _attach(self, interfaces: Sequence[Interface], stack: ExitStack) -> list[Attachment]:
         program = self.loaded.verified.programs[self.loaded.compiled.source.entry]
@@ -273,11 +217,9 @@ class Service:
         self._tick()
 
     def _tick(self) -> None:
-        if self._restart_at is not None and time.monotonic() >= self._restart_at and not self._stopping:
+        if self._restart_at is not None and time.monotonic() >= self._restart_at and not self._loop.is_stopping:
             self._restart_at = None
             self._start_data_process()
-        for action in self._ticks:
-            action()
 
     def _end_data_process(self, data: DataProcess) -> None:
         self.selector.unregister(data.pidfd)
@@ -287,15 +229,6 @@ class Service:
             if not waiting.select(_STOP_SECONDS):
                 os.kill(data.pid, signal.SIGKILL)
         data.reap()
-
-    def _on_signal(self, reader: int) -> None:
-        numbers = set(os.read(reader, 64))
-        if numbers & {signal.SIGTERM, signal.SIGINT}:
-            self.stop("by a signal")
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Signals are read from the wake-up descriptor."""
 
 
 def _usable(name: str, *, replace_program: bool) -> Interface:

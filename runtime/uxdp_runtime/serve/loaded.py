@@ -1,0 +1,119 @@
+"""One version of a network function, ready to run: verified, compiled, with its maps; what a reload replaces.
+
+What an older version leaves to this one (``Inheritance``) is used as it is: the kernel's arrays, whose pages native
+code works on, are the same kernel maps; other stores are the same memory.
+"""
+
+import mmap
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from uxdp_bundle.binding import BoundBundle
+
+from ..compile.cache import cache_directory
+from ..compile.program import CompiledProgram, compile_program
+from ..map_file import read_map_file
+from ..native_module import NativeModule
+from ..stores import Stores, control_library
+from ..verify import VerifiedObject, verify
+from .options import ServeOptions
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a version takes over: kernel maps (descriptors) and the stores' memory, both by the maps' names."""
+
+    kernel_maps: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    memory: Mapping[str, mmap.mmap] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version that can be served. Close it when nothing runs it any more."""
+
+    verified: VerifiedObject
+    compiled: CompiledProgram
+    stores: Stores
+    workers: tuple[NativeModule, ...]
+    resources: ExitStack
+
+    def close(self) -> None:
+        """Give up the kernel's programs and maps, and whatever else was opened for this version."""
+        self.resources.close()
+
+    @property
+    def object(self) -> bytes:
+        """The object whose types the maps have."""
+        return self.compiled.source.object
+
+    @property
+    def entry_fd(self) -> int:
+        """The descriptor of the verified program that is served."""
+        return self.verified.programs[self.compiled.source.entry].fd
+
+
+def program_name(bound: BoundBundle, options: ServeOptions) -> str:
+    """Return the program that is served: the one that was named, or the bundle's first."""
+    return options.program or bound.facts.programs[0].name
+
+
+def programs_to_verify(bound: BoundBundle, name: str) -> list[str]:
+    """Return the programs that are loaded to serve one: it, and all that need not be named (``SEC("?…")``)."""
+    return [fact.name for fact in bound.facts.programs if fact.name == name or "manual" not in fact.flags]
+
+
+def load(
+    bound: BoundBundle,
+    options: ServeOptions,
+    num_workers: int,
+    *,
+    inherited: Inheritance | None = None,
+    resources: ExitStack | None = None,
+) -> Loaded:
+    """Verify, compile, make the stores, fill them as the options say, and load the code for every worker.
+
+    :param inherited: what an older version leaves; the options' map contents are then not set again
+    :param resources: what is closed with the version, such as its bundle; owned from then on
+    :raises UxdpError: whatever verifying and compiling raises; nothing stays open
+    """
+    kept = inherited if inherited is not None else Inheritance()
+    with ExitStack() as stack:
+        if resources is not None:
+            stack.push(resources)
+        name = program_name(bound, options)
+        verified = stack.enter_context(
+            verify(
+                bound,
+                programs=programs_to_verify(bound, name),
+                params=options.params,
+                share_arrays=True,
+                reuse=kept.kernel_maps,
+            )
+        )
+        compiled = compile_program(verified, name, None, num_cpus=num_workers, cache_directory=cache_directory())
+        source = compiled.source
+        given = {
+            definition.name: verified.maps[definition.name].mmap()
+            for definition in source.maps
+            if definition.name in verified.maps
+            and (definition.type == "array" and not definition.name.startswith(".rodata"))
+        }
+        stores = Stores(
+            source.object, source.maps, num_workers, control_library(), given=given, kept=kept.memory, shared=True
+        )
+        stores.link_programs(source.object, source.programs)
+        if inherited is None:
+            contents = read_map_file(source.object, options.maps or None, options.assignments, cpus=num_workers)
+            for map_name, items in contents.items():
+                for key, value in items:
+                    stores[map_name].update(key, value)
+        workers = tuple(
+            NativeModule(compiled.native.data, stores, worker, seed=int.from_bytes(os.urandom(8), "little"))
+            for worker in range(num_workers)
+        )
+        return Loaded(verified, compiled, stores, workers, stack.pop_all())
