@@ -141,10 +141,13 @@ def _own_directory() -> Iterator[None]:
 
 @functools.cache
 def _compiler_digest() -> str:
-    """Return what stands for the version of this runtime, also while one works on it: a digest of the compiler."""
+    """Return what stands for the version of this runtime, also while one works on it: a digest of the compiler, and of
+    the rules of the format that it relies on.
+    """
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in (Path(__file__).parent, Path(trusted_files.__file__).parent):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
