@@ -78,11 +78,11 @@ class Traffic:
 
     def totals(self) -> tuple[int, int]:
         """Return frames sent and received."""
-        sent, received = (
-            sum(COUNTS.unpack(slot)[0] for slot in self._counts.split_slots(self._counts.lookup(struct.pack("=I", key))))
-            for key in (0, 1)
-        )
-        return sent, received
+        return self._total(0), self._total(1)
+
+    def _total(self, key: int) -> int:
+        value = self._counts.lookup(struct.pack("=I", key))
+        return sum(COUNTS.unpack(slot)[0] for slot in self._counts.split_slots(value))
 
     def run(self, seconds: float, rate_pps: float = 0.0) -> dict[str, Any]:
         """Send for a time, then wait for what is under way."""

@@ -106,11 +106,12 @@ def _adapter(adapter: str, function: Function, wanted: str) -> str:
     return f'define internal {match["result"]} @"{adapter}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
 
 
-def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str]) -> None:
+def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str]) -> frozenset[str]:
     """Replace every helper call in ``module``.
 
     :param native: the native functions' types by name, such as ``{"uxdp_helper_redirect": "i64 (i64, i64)"}``
     :param entries: the programs of the object in the order of their numbers, which tail calls lead to
+    :return: the native functions that are called now
     :raises UnsupportedCallError: a helper without native implementation, or a tail call that cannot be expressed
     """
     forwarders = _Forwarders(native)
@@ -154,10 +155,12 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
         function.lines = [_renamed_edges(line, renamed) for line in lines] if renamed else lines
     module.items += [text for _name, text in forwarders.texts.values()]
     module.items += adapters.texts.values()
-    module.items += [_declare(target, native) for target in sorted({key[0] for key in forwarders.texts})]
+    called = {key[0] for key in forwarders.texts}
     if tail_calls:
-        module.items.append(_declare("uxdp_tail_target", native))
+        called.add("uxdp_tail_target")
         module.items.append(_dispatcher(entries))
+    module.items += [_declare(target, native) for target in sorted(called)]
+    return frozenset(called)
 
 
 def _constant(argument: str) -> str:

@@ -28,7 +28,18 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(NO_LLVM)
     from uxdp_bundle import defined_ir, ir_promises, ir_rules, sandbox
-    from uxdp_runtime.compile import calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names
+    from uxdp_runtime.compile import (
+        calls,
+        context,
+        definitions,
+        intrinsics,
+        ir_text,
+        limits,
+        lookahead,
+        memory,
+        names,
+        small_copies,
+    )
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -54,6 +65,7 @@ def main() -> None:
             lookahead,
             memory,
             names,
+            small_copies,
         )
         lowered = _compile(llvm, request, native, ir, modules)
     except calls.UnsupportedCallError as error:
@@ -159,10 +171,14 @@ def _check_externals(library: Any, request: dict[str, Any]) -> None:
                 raise _RefusedError("extern", f"{kind} without native implementation", name.removeprefix(_OWN))
 
 
-def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
-    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names = modules
-    from uxdp_bundle.manifest import MapDefinition
+def _answer(name: str, answer: bool) -> str:
+    return f"define zeroext i1 @{name}() alwaysinline {{\n  ret i1 {str(answer).lower()}\n}}"
 
+
+def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
+    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, limits, *others = modules
+    lookahead, memory, names, small_copies = others
+    from uxdp_bundle.manifest import MapDefinition
     try:
         bundle = llvm.parse_bitcode(ir)
         bundle.verify()
@@ -196,7 +212,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         for function in library.functions
         if (name := function.name).startswith("uxdp_") and not function.is_declaration
     }
-    calls.rewrite_calls(module, signatures, request["programs"])
+    called = calls.rewrite_calls(module, signatures, request["programs"])
     definitions.rewrite_globals(
         module,
         maps,
@@ -204,12 +220,17 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
         constants={name: bytes.fromhex(value) for name, value in request["constants"].items()},
     )
     intrinsics.relax(module, library.triple, library.data_layout, aligned=request["from_c"])
+    small_copies.expand_small_copies(module)
     for function in module.functions:
         # Only what is exported keeps its name and its section: "xdp" and ".text" mean nothing natively.
         function.header = re.sub(
             r' section "[^"]*"', "", function.header.replace("define dso_local ", "define internal ")
         )
     entry = request["entry"]
+    module.items += [
+        _answer("uxdp_redirects", bool(called & {"uxdp_helper_redirect", "uxdp_helper_redirect_map"})),
+        _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
+    ]
     if request["lookahead"]:
         lookahead.add_lookahead(module, entry, {native.definition.name: native for native in maps})
     module.items.append(

@@ -119,7 +119,10 @@ extern UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
 /* The program itself; the compiler defines it as a call of the entry that was asked for. */
 u32 uxdp_program(struct uxdp_frame *frame);
 
-/* Run the program on n frames; fills in verdict and redirect_*. */
+/*
+ * Run the program on n frames; fills in verdict and redirect_*. Descriptors are zero before they
+ * are used first: of what the program never asks for, nothing is written.
+ */
 void uxdp_run(struct uxdp_frame *frames, u32 n);
 
 /*
@@ -127,6 +130,10 @@ void uxdp_run(struct uxdp_frame *frames, u32 n);
  * if it fails and the program continues.
  */
 s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
+
+/* Whether the program can redirect, and whether it makes tail calls; the compiler defines them. */
+bool uxdp_redirects(void);
+bool uxdp_makes_tail_calls(void);
 
 /*
  * Looking ahead, see run.c. The compiler makes these three of the program: the part of it up to the

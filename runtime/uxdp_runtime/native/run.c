@@ -33,6 +33,17 @@ __attribute__((weak)) bool uxdp_ahead_pays(void)
 	return false;
 }
 
+/* What a frame's descriptor must say before: the compiler knows whether the program asks. */
+__attribute__((weak)) bool uxdp_redirects(void)
+{
+	return true;
+}
+
+__attribute__((weak)) bool uxdp_makes_tail_calls(void)
+{
+	return true;
+}
+
 UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
@@ -53,13 +64,16 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 
 		if (i % UXDP_GROUP == 0 && uxdp_ahead_pays())
 			look_ahead(frame, n - i < UXDP_GROUP ? n - i : UXDP_GROUP);
-		frame->redirect_kind = UXDP_REDIRECT_NONE;
-		frame->redirect_map = 0;
-		frame->redirect_flags = 0;
-		frame->redirect_target = 0;
-		frame->redirect_key = 0;
-		uxdp_worker.frame = frame;
-		frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
+		if (uxdp_redirects()) {
+			frame->redirect_kind = UXDP_REDIRECT_NONE;
+			frame->redirect_map = 0;
+			frame->redirect_flags = 0;
+			frame->redirect_target = 0;
+			frame->redirect_key = 0;
+			uxdp_worker.frame = frame;
+		}
+		if (uxdp_makes_tail_calls())
+			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
 		frame->verdict = uxdp_program(frame);
 	}
 }

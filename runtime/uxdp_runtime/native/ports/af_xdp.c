@@ -495,7 +495,7 @@ UXDP_INLINE void account(struct uxdp_queue *queue, u64 start, u32 n)
 
 void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 {
-	struct uxdp_frame frames[UXDP_RX_BURST];
+	struct uxdp_frame frames[UXDP_RX_BURST] = {{0}};
 	struct xdp_desc received[UXDP_RX_BURST];
 	struct batch batch = {.n = 0};
 
