@@ -179,6 +179,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, limits, *others = modules
     lookahead, memory, names, small_copies = others
     from uxdp_bundle.manifest import MapDefinition
+
     try:
         bundle = llvm.parse_bitcode(ir)
         bundle.verify()
