@@ -41,7 +41,7 @@ OLDER_CLANG = "clang-14"
 @pytest.mark.parametrize(
     "name",
     [
-        *("core_answers", "global_subprograms", "loop_nested", "loops", "map_hash_sizes", "metadata", "options"),
+        *("core_answers", "global_subprograms", "loop_nested", "loops", "metadata", "options"),
         *("pointers", "spilled", "tail_call_subprogram", "trace"),
     ],
 )

@@ -23,23 +23,16 @@ from uxdp_bundle.shim import NATIVE_XDP_MD
 
 from .ir_text import Function, Module, closing, result_of, split_arguments
 from .ir_types import TypeLayouts
+from .wide_values import COPY, INCOMING, PASSTHROUGH, PHI, SELECT, ZEXT, propagate, suffixed
 
 _LOAD: Final = re.compile(r"load (?P<volatile>volatile )?(?P<type>\w+), ptr (?P<pointer>[%@]\S+?)(?P<rest>,.*)?$")
 _STORE: Final = re.compile(r"store (?:volatile )?ptr (?P<value>[%@]\S+), ptr (?P<pointer>[%@]\S+?)(?:,.*)?$")
 _GEP: Final = re.compile(
     r"getelementptr (?:(?:inbounds|nuw|nusw) )*(?P<type>.+?), ptr (?P<pointer>[%@]\S+?), (?P<indices>.+)$"
 )
-_PHI: Final = re.compile(r"phi (?P<type>ptr|i32) (?P<incoming>.*)$")
-_INCOMING: Final = re.compile(r"\[ (?P<value>\S+), (?P<block>%\S+) \]")
-_SELECT: Final = re.compile(
-    r"select i1 (?P<condition>\S+), (?P<type>ptr|i32) (?P<one>\S+), (?:ptr|i32) (?P<other>\S+)$"
-)
-_COPY: Final = re.compile(r"(?:freeze|bitcast) (?P<type>ptr|i32) (?P<value>\S+?)(?: to ptr)?$")
-_ZEXT: Final = re.compile(r"zext (?:nneg )?i32 (?P<value>%\S+) to i64$")
 _INTTOPTR: Final = re.compile(r"inttoptr i64 (?P<value>%\S+) to ptr$")
 _INTEGER: Final = re.compile(r"i(?:32|64) (?P<value>-?\d+|%\S+)$")
 _NUMBER: Final = re.compile(r"add i64 (?P<value>-?\d+), 0$")  # how definitions.substitute_values writes a number
-_PASSTHROUGH: Final = re.compile(r"(?:tail )?call \S+ @llvm\.bpf\.passthrough\.\S+\(i32 [^,]*, (?P<argument>.*)\)")
 # barrier_var() and its like: assembly without instructions that gives back what it is given.
 _BARRIER: Final = re.compile(
     r'(?:tail )?call ptr asm (?:sideeffect )?"", "[^"]*"\(ptr (?:\S+ )*?(?P<value>[%@][^\s,)]+)\)'
@@ -184,13 +177,13 @@ def _learn(facts: _Facts, functions: dict[str, Function], function: Function, li
     elif match := _GEP.match(rest):
         offset = _gep_offset(facts, where, match)
         facts.add(where, name, (_moved(value, offset) for value in facts.of(where, match["pointer"])))
-    elif (match := _PHI.match(rest)) and match["type"] == "ptr":
-        for incoming in _INCOMING.finditer(match["incoming"]):
+    elif (match := PHI.match(rest)) and match["type"] == "ptr":
+        for incoming in INCOMING.finditer(match["incoming"]):
             facts.add(where, name, _operand(facts, where, incoming["value"]))
-    elif (match := _SELECT.match(rest)) and match["type"] == "ptr":
+    elif (match := SELECT.match(rest)) and match["type"] == "ptr":
         for operand in (match["one"], match["other"]):
             facts.add(where, name, _operand(facts, where, operand))
-    elif ((match := _COPY.match(rest)) and match["type"] == "ptr") or (match := _BARRIER.match(rest)):
+    elif ((match := COPY.match(rest)) and match["type"] == "ptr") or (match := _BARRIER.match(rest)):
         facts.add(where, name, _operand(facts, where, match["value"]))
 
 
@@ -229,7 +222,7 @@ def _learn_call(
     facts: _Facts, functions: dict[str, Function], where: str, name: str, rest: str, match: re.Match[str]
 ) -> None:
     """Hand arguments to parameters, and results back."""
-    if passed := _PASSTHROUGH.match(rest):
+    if passed := PASSTHROUGH.match(rest):
         operand = passed["argument"].rsplit(" ", 1)[-1]
         if name and passed["argument"].startswith("ptr"):
             facts.add(where, name, _operand(facts, where, operand))
@@ -294,7 +287,7 @@ def _is_followed(facts: _Facts, function: Function, rest: str, used: list[str]) 
         return match["value"] not in used or (bool(targets) and known)
     if match := _CALL.match(rest):
         return not match["callee"].startswith("%")
-    followed = (_LOAD, _GEP, _PHI, _SELECT, _COPY, _BARRIER)
+    followed = (_LOAD, _GEP, PHI, SELECT, COPY, _BARRIER)
     return rest.startswith(_HARMLESS) or any(pattern.match(rest) for pattern in followed)
 
 
@@ -307,7 +300,7 @@ def _check_pointers(function: Function) -> None:
     origins: dict[str, str] = {}
     for line in function.lines:
         defined = result_of(line)
-        if defined is not None and (match := _ZEXT.match(defined[1])):
+        if defined is not None and (match := ZEXT.match(defined[1])):
             origins[defined[0]] = match["value"]
         elif defined is not None and (match := _INTTOPTR.match(defined[1])) and match["value"] in origins:
             raise ContextError("a pointer made of 32 bits that are not known to be the context's", function.name, line)
@@ -331,17 +324,17 @@ def _rewrite(facts: _Facts, function: Function) -> set[str]:
         offset, _size = NATIVE_XDP_MD[field_name]
         pointer = match["pointer"]
         if offset != kernel_offset:
-            moved = _suffixed(name, "field")
+            moved = suffixed(name, "field")
             lines.append(f"  {moved} = getelementptr i8, ptr {pointer}, i64 {offset - kernel_offset}")
             pointer = moved
         if field_name in _POINTER_FIELDS:
-            wide[name] = _suffixed(name, "wide")
+            wide[name] = suffixed(name, "wide")
             lines.append(f"  {wide[name]} = load i64, ptr {pointer}, align 8")
             lines.append(f"  {name} = trunc i64 {wide[name]} to i32")
         else:
             lines.append(f"  {name} = load i32, ptr {pointer}, align 4")
     function.lines = lines
-    _propagate(function, wide)
+    propagate(function, wide)
     return fields
 
 
@@ -358,95 +351,3 @@ def _access(facts: _Facts, function: Function, match: re.Match[str], line: str) 
     if match["type"] != "i32" or rest or not 0 <= index < len(XDP_MD_FIELDS):
         raise ContextError(f"a load of {match['type']} at offset {context.offset} of xdp_md", function.name, line)
     return context.offset, XDP_MD_FIELDS[index]
-
-
-def _propagate(function: Function, wide: dict[str, str]) -> None:
-    """Let phis, selects and copies of widened values be wide, and replace their zexts by the wide values."""
-    if not wide:
-        return
-    candidates: dict[str, list[str]] = {}
-    for line in function.lines:
-        defined = result_of(line)
-        if defined is None:
-            continue
-        name, rest = defined
-        if (match := _PHI.match(rest)) and match["type"] == "i32":
-            candidates[name] = [incoming["value"] for incoming in _INCOMING.finditer(match["incoming"])]
-        elif (match := _SELECT.match(rest)) and match["type"] == "i32":
-            candidates[name] = [match["one"], match["other"]]
-        elif (match := _COPY.match(rest)) and match["type"] == "i32":
-            candidates[name] = [match["value"]]
-        elif (match := _PASSTHROUGH.match(rest)) and match["argument"].startswith("i32 "):
-            candidates[name] = [match["argument"].rsplit(" ", 1)[-1]]
-    # Optimistic: a loop's phi refers to itself. What has an operand that is not wide drops out until nothing does.
-    assumed = set(candidates) | set(wide)
-    reached = _reached(candidates, wide)
-    while True:
-        dropped = {
-            name
-            for name, operands in candidates.items()
-            if name in assumed
-            and (
-                name not in reached or any(operand not in assumed and operand not in _UNDEFINED for operand in operands)
-            )
-        }
-        if not dropped & assumed:
-            break
-        assumed -= dropped
-    for name in assumed - set(wide):
-        wide[name] = _suffixed(name, "wide")
-    _emit(function, wide, assumed & set(candidates))
-
-
-_UNDEFINED: Final = frozenset({"undef", "poison"})
-
-
-def _reached(candidates: dict[str, list[str]], wide: dict[str, str]) -> set[str]:
-    """Return the candidates that some widened load flows into."""
-    reached: set[str] = set()
-    grown = True
-    while grown:
-        grown = False
-        for name, operands in candidates.items():
-            if name not in reached and any(operand in wide or operand in reached for operand in operands):
-                reached.add(name)
-                grown = True
-    return reached
-
-
-def _emit(function: Function, wide: dict[str, str], widened: set[str]) -> None:
-    lines: list[str] = []
-    pending: list[str] = []  # truncs of wide phis, which must stand behind the last phi of their block
-    for line in function.lines:
-        defined = result_of(line)
-        name, rest = defined if defined is not None else ("", line)
-        if pending and not rest.startswith("phi "):
-            lines += pending
-            pending = []
-        if name in widened:
-            if match := _PHI.match(rest):
-                incoming = ", ".join(
-                    f"[ {wide.get(found['value'], found['value'])}, {found['block']} ]"
-                    for found in _INCOMING.finditer(match["incoming"])
-                )
-                lines.append(f"  {wide[name]} = phi i64 {incoming}")
-                pending.append(f"  {name} = trunc i64 {wide[name]} to i32")
-                continue
-            if match := _SELECT.match(rest):
-                one, other = (wide.get(match[key], match[key]) for key in ("one", "other"))
-                lines.append(f"  {wide[name]} = select i1 {match['condition']}, i64 {one}, i64 {other}")
-            elif (match := _COPY.match(rest)) or (match := _PASSTHROUGH.match(rest)):
-                operand = (match.groupdict().get("value") or match["argument"]).rsplit(" ", 1)[-1]
-                lines.append(f"  {wide[name]} = add i64 0, {wide.get(operand, operand)}")
-            lines.append(f"  {name} = trunc i64 {wide[name]} to i32")
-            continue
-        if (match := _ZEXT.match(rest)) and match["value"] in wide:
-            lines.append(f"  {name} = add i64 0, {wide[match['value']]}")
-            continue
-        lines.append(line)
-    function.lines = lines
-
-
-def _suffixed(name: str, suffix: str) -> str:
-    """Return a new local name: %3 -> %"3.wide". Unnamed values are numbered in order, so new ones need names."""
-    return f'%"{name[1:].strip(chr(34))}.uxdp.{suffix}"'
