@@ -18,6 +18,7 @@ from uxdp_runtime import abi
 from uxdp_runtime.compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
 from uxdp_runtime.compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from uxdp_runtime.compile.loader import LinkedImage
+from uxdp_runtime.compile.names import OWN
 from uxdp_runtime.native_module import CHUNK_BYTES, TAIL_RESERVE_BYTES, FrameResult
 
 MACHINE = "aarch64"
@@ -183,7 +184,7 @@ class RemoteProgram:
         for name, content in sections.items():
             machine.put(self._sections[name][0], content)
         for name, (section, offset) in writable_variables(obj).items():
-            symbols[name] = self._sections[section][0] + offset
+            symbols[OWN + name] = self._sections[section][0] + offset
         self._run = machine.load(native, symbols).symbols["uxdp_run"]
         self._scratch = machine.map(1 << 16)
 

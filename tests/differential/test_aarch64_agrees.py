@@ -19,11 +19,11 @@ from uxdp_runtime.compile.ahead import compile_ahead
 from uxdp_runtime.compile.compiler import Target, compile_object
 from uxdp_runtime.compile.program import program_source
 from uxdp_runtime.compile.targets import named_target
-from uxdp_runtime.differential import verdict_name
 from uxdp_runtime.frames.constants import constants_of
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.map_file import read_map_file
 from uxdp_runtime.native_module import FrameBatch, NativeModule
+from uxdp_runtime.outcomes import verdict_name
 from uxdp_runtime.stores import ControlLibrary, Stores
 
 NATIVE_CASES = Path(__file__).parents[1] / "cases" / "native"

@@ -115,6 +115,7 @@ def test_find_native_signer_not_trusted_for_it_is_not_used(
         pytest.param({"library": "00" * 32}, "library", id="library"),
         pytest.param({"object": "00" * 32}, "object", id="object"),
         pytest.param({"maps": "00" * 32}, "maps", id="maps"),
+        pytest.param({"data": b"\x7fELF of no kind"}, "object-file", id="no-object"),
     ],
 )
 def test_find_native_compiled_for_something_else_is_not_used(
@@ -133,6 +134,14 @@ def test_find_native_other_values_are_not_used(code: NativeCode, find: Finder) -
 
 def test_find_native_damaged_member_is_not_used(code: NativeCode, find: Finder) -> None:
     assert find(dataclasses.replace(code, features=("b", "a"))) == (None, ("format",))
+
+
+def test_find_native_that_needs_what_this_runtime_does_not_have_is_not_used(code: NativeCode, find: Finder) -> None:
+    """Another version of the runtime may give symbols other names; nothing of it may surface when code is loaded."""
+    for name in (b"uxdp_worker\0", b"uxdp_run\0"):
+        assert name in code.data
+        other = dataclasses.replace(code, data=code.data.replace(name, name.replace(b"u", b"v")))
+        assert find(other) == (None, ("object-file",))
 
 
 def test_find_native_of_another_program_is_none_of_ours(code: NativeCode, find: Finder) -> None:

@@ -18,12 +18,25 @@ from uxdp_bundle.errors import BundleFormatError, UnsupportedFeatureError
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.native_code import NativeCode, maps_digest, parse_native_code
 
-from .compiler import NativeObject, ProgramSource, Target, compile_object, native_library
+from .compiler import (
+    EXPORTED,
+    LIBC,
+    NativeObject,
+    ProgramSource,
+    Target,
+    compile_object,
+    native_library,
+    writable_variables,
+)
 from .cpu_features import host_features
+from .definitions import CPU_STORE, NUM_CPUS, STORE
+from .loader import LinkedImage, NativeObjectError
+from .names import OWN
 from .targets import NamedTarget
 
 ROLE: Final = "native"
 _KCONFIG: Final = ".kconfig"
+_NOWHERE: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +136,24 @@ def _differences(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str,
         yield "values", f"compiled with a number for {extra[0]}, for which this kernel has none"
     if source.constants:
         yield "constants", f"compiled with the default of {', '.join(sorted(source.constants))}"
+    yield from _link_errors(code, source)
+
+
+def _link_errors(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str, str]]:
+    """Link the code for a place where nothing is: another version of this runtime may call things otherwise."""
+    declared = [definition.name for definition in source.maps if not definition.name.startswith(".")]
+    names = [
+        *(*LIBC, "uxdp_worker", NUM_CPUS),
+        *(prefix + name for name in declared for prefix in (STORE, CPU_STORE)),
+        *(OWN + name for name in writable_variables(source.object)),
+    ]
+    try:
+        image = LinkedImage(
+            code.data, dict.fromkeys(names, _NOWHERE), code.machine, lambda size: (bytearray(size), _NOWHERE)
+        )
+    except NativeObjectError as error:
+        yield "object-file", f"cannot be loaded: {error.message}"
+        return
+    for name in EXPORTED:
+        if name not in image.symbols:
+            yield "object-file", f"cannot be loaded: defines no {name}"
