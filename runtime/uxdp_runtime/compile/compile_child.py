@@ -29,6 +29,7 @@ def main() -> None:
         sys.exit(NO_LLVM)
     from uxdp_bundle import defined_ir, ir_promises, ir_rules, sandbox
     from uxdp_runtime.compile import (
+        bounds,
         calls,
         context,
         definitions,
@@ -56,6 +57,7 @@ def main() -> None:
         modules = (
             ir_rules,
             defined_ir,
+            bounds,
             calls,
             context,
             definitions,
@@ -176,7 +178,7 @@ def _answer(name: str, answer: bool) -> str:
 
 
 def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, modules: tuple[Any, ...]) -> str:
-    ir_rules, defined_ir, calls, context, definitions, intrinsics, ir_text, limits, *others = modules
+    ir_rules, defined_ir, bounds, calls, context, definitions, intrinsics, ir_text, limits, *others = modules
     lookahead, memory, names, small_copies = others
     from uxdp_bundle.manifest import MapDefinition
 
@@ -192,6 +194,7 @@ def _native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes, mo
     module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
     if not request["from_c"]:
         limits.check_limits(module)
+        bounds.keep_inside(module)
         memory.settle_memory(module)
     maps = [
         definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
