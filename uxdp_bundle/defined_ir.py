@@ -74,7 +74,8 @@ _ALLOCA: Final = re.compile(
     r"(?:, align \d+)?(?:, addrspace\(\d+\))?(?:, !.*)?$"
 )
 _PROMISED: Final = re.compile(
-    rf"^  (?:{_V} = )?call \S+ @llvm\.(?:assume|invariant\.end|experimental\.noalias\.scope\.decl)\b"
+    rf"^  (?:{_V} = )?(?:(?:tail|musttail|notail) )?call \S+ "
+    r"@llvm\.(?:assume|invariant\.end|experimental\.noalias\.scope\.decl)\b"
 )
 _LIFETIME: Final = re.compile(r"^  call void @llvm\.lifetime\.(?:start|end)\.")
 _ASKED: Final = re.compile(
@@ -197,6 +198,8 @@ class _Function:
             raise UndefinedIrError("instruction", f"function {self._name}: {line.strip()[:80]!r}")
         line = plain_constants(line)
         if opcode in ("call", "tail", "musttail", "notail"):
+            if _PROMISED.match(line):
+                return
             yield from self._call(plain_call(line, self._module.signatures, self._name))
         elif opcode in _SHIFTS:
             yield from self._shift(line)
@@ -219,7 +222,7 @@ class _Function:
     def _call(self, line: str) -> Iterator[str]:
         if "@llvm." not in line:
             yield line
-        elif _PROMISED.match(line) or (self._separate and _LIFETIME.match(line)):
+        elif self._separate and _LIFETIME.match(line):
             return
         elif match := _ASKED.match(line):
             what = f"add {match['type']} 0, {self._answer(match)}"

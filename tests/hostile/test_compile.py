@@ -18,6 +18,8 @@ from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureEr
 from uxdp_runtime.compile import compiler, targets
 from uxdp_runtime.compile.compiler import NativeObject, ProgramSource, compile_object
 from uxdp_runtime.compile.program import CompiledProgram
+from uxdp_runtime.native_module import FrameBatch, NativeModule
+from uxdp_runtime.stores import Stores, control_library
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -265,6 +267,51 @@ def test_compile_what_makes_llvm_end_its_process_is_an_error(minimal_object: byt
     )
     with pytest.raises((BindingError, UnsupportedFeatureError)):
         compiled(ir, minimal_object)
+
+
+LYING = """
+%e = getelementptr i8, ptr %ctx, i64 4
+%d32 = load i32, ptr %ctx, align 4, !range !0
+%e32 = load i32, ptr %e, align 4, !noundef !1
+%d64 = zext nneg i32 %d32 to i64
+%e64 = zext nneg i32 %e32 to i64
+%data = inttoptr i64 %d64 to ptr
+%end = inttoptr i64 %e64 to ptr
+%behind = getelementptr inbounds nuw i8, ptr %data, i64 14
+%fits = icmp ule ptr %behind, %end
+call void @llvm.assume(i1 %fits)
+call void @llvm.assume(i1 true) [ "dereferenceable"(ptr %data, i64 14) ]
+br i1 %fits, label %long, label %short
+short:
+ret i32 1
+long:
+%last = getelementptr inbounds nuw i8, ptr %data, i64 13
+%v = load volatile i8, ptr %last, align 1
+"""
+
+
+@pytest.mark.parametrize(("length", "verdict"), [pytest.param(13, 1, id="short"), pytest.param(14, 2, id="long")])
+def test_compile_lie_about_the_frame_s_length_leaves_the_check(
+    minimal_object: bytes, length: int, verdict: int
+) -> None:
+    """The object has the check, with or without the lie; so must native code."""
+    ir = bitcode(LYING, around="declare void @llvm.assume(i1)\n!0 = !{i32 1, i32 65536}\n!1 = !{}\n")
+    source = ProgramSource(
+        ir=ir,
+        object=minimal_object,
+        entry="minimal",
+        programs=("minimal",),
+        maps=(),
+        num_cpus=1,
+        values={},
+        constants={},
+    )
+    native = compile_object(source, targets.host_target(None))
+    stores = Stores(minimal_object, (), 1, control_library())
+    batch = FrameBatch(1)
+    batch.put(0, bytes(length))
+    NativeModule(native.data, stores, 0).run(batch, 1)
+    assert batch.result(0).verdict == verdict
 
 
 def test_compile_by_another_llvm_is_refused_by_name(minimal_object: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,11 @@ LIES = {
         "%c = icmp ult i64 %x, 8\ncall void @llvm.assume(i1 %c)\n%r = select i1 %c, i64 1, i64 2\nret i64 %r",
         "declare void @llvm.assume(i1)",
     ),
+    "assume-bundle": (
+        '%p = inttoptr i64 %x to ptr\ntail call void @llvm.assume(i1 true) [ "align"(ptr %p, i64 16) ]\n'
+        "%a = and i64 %x, 15\n%c = icmp eq i64 %a, 0\n%r = select i1 %c, i64 1, i64 2\nret i64 %r",
+        "declare void @llvm.assume(i1)",
+    ),
     "nuw": ("%a = add nuw i64 %x, 14\n%c = icmp uge i64 %a, 14\n%r = select i1 %c, i64 1, i64 2\nret i64 %r", ""),
     "nsw": (
         "%a = add nsw i64 %x, 9223372036854775807\n%c = icmp sgt i64 %a, %x\n%r = select i1 %c, i64 1, i64 2\n"
