@@ -1,8 +1,11 @@
 """What native code does not have is named with its C line: helper, kfunc, map type, and a use of the context."""
 
+import struct
+
 import pytest
 
 from tests.bound_bundles import bound_image
+from tests.hostile.workbench import run_uxdp
 from tests.unit.facts_fixtures import HEADER, clang
 from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_cc.build import BuildRequest, build
@@ -82,3 +85,15 @@ def test_place_of_what_a_function_does_not_use_is_where_it_begins() -> None:
 def test_place_of_no_object_is_the_function() -> None:
     assert place_of(b"", "bpf_redirect", "f") == "function f"
     assert place_of(b"", "bpf_redirect") == ""
+
+
+def test_replay_of_what_is_missing_says_where_in_one_line(tmp_path) -> None:
+    (tmp_path / "nf.c").write_text(HEADER + HELPER)
+    (tmp_path / "nf.uxdp").write_bytes(build(BuildRequest(sources=("nf.c",), cwd=tmp_path)).bundle)
+    # An empty capture: struct pcap_file_header, version 2.4, LINKTYPE_ETHERNET.
+    (tmp_path / "in.pcap").write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+    done = run_uxdp("replay", "nf.uxdp", "in.pcap", "--unverified", "--insecure-unsigned", folder=tmp_path)
+    assert done.returncode == UnsupportedFeatureError.exit_code
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("uxdp: error: "))
+    place = f"nf.c:{line_of(HELPER)}, function inner"
+    assert line == f"uxdp: error: {place}: bpf_send_signal: no native implementation"
