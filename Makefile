@@ -13,7 +13,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qe
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged differential packaging bench bench-packaging bench-compile format dist clean
+.PHONY: demo test lint unit hostile privileged differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -47,6 +47,11 @@ packaging: $(READY)
 bench: $(READY)
 	@mkdir -p build/bench
 	$(BIN)/python tests/bench_native.py --json build/bench/native.json --plot build/bench
+
+# Frames per second of uxdp serve and of the kernel on a veth pair; needs root and a quiet machine.
+bench-afxdp: $(READY) .venv/.test-packages
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench_afxdp --json build/bench/afxdp.json --plot build/bench/afxdp.svg
 
 bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py
