@@ -113,6 +113,8 @@ class NativeModule:
         }
         self._object = LoadedObject(data, symbols)
         self._run = self._object.function("uxdp_run", None, ctypes.c_void_p, ctypes.c_uint32)
+        # The maps' definitions and places, by the numbers that redirect_map holds.
+        self.maps = stores.descriptors()
 
     @property
     def run_address(self) -> int:

@@ -311,6 +311,10 @@ class Stores:
     def __iter__(self) -> Iterator[Store]:
         return iter(self._stores.values())
 
+    def descriptors(self) -> "ctypes.Array[abi.Map]":
+        """Return the maps' definitions with where their memory is, in the order of their numbers."""
+        return (abi.Map * len(self._stores))(*(store.descriptor for store in self._stores.values()))
+
     @property
     def sections(self) -> tuple[str, ...]:
         """The names of the sections of global data that programs may write."""

@@ -41,6 +41,8 @@ def assertions() -> str:
         ("UXDP_PENDING", port.PENDING),
         ("UXDP_SLOT_BYTES", port.SLOT_BYTES),
         ("sizeof(struct uxdp_slot)", port.SLOT_BYTES),
+        ("UXDP_INJECTED_BYTES", port.INJECTED_BYTES),
+        ("UXDP_WHOLE_BYTES", port.WHOLE_BYTES),
         ("UXDP_LATENCY_BUCKETS", port.LATENCY_BUCKETS),
         ("UXDP_LOSSES", len(port.LOSSES)),
         ("UXDP_TX_LIVE", port.TX_METHODS.index("live")),

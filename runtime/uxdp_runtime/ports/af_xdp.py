@@ -38,7 +38,7 @@ _PGOFF_FILL: Final = 0x100000000
 _PGOFF_COMPLETION: Final = 0x180000000
 _OPTIONS_ZEROCOPY: Final = 1
 # sxdp_flags
-_SHARED_UMEM, _COPY, _ZEROCOPY, _USE_NEED_WAKEUP = 1, 2, 4, 8
+_SHARED_UMEM, _COPY, _ZEROCOPY, _USE_NEED_WAKEUP, _USE_SG = 1, 2, 4, 8, 16
 _UMEM = struct.Struct("=QQIIIIQ")  # addr, len, chunk_size, headroom, flags, tx_metadata_len
 _ADDRESS = struct.Struct("=HHIII")  # family, flags, ifindex, queue_id, shared_umem_fd
 _OFFSETS = struct.Struct("=16Q")  # producer, consumer, desc, flags of rx, tx, fill, completion
@@ -142,19 +142,30 @@ class XdpSocket:
         rx, tx, fill, completion = rings
         return rx, tx, fill, completion
 
-    def bind(self, ifindex: int, queue_id: int, *, shared_fd: int | None = None, zero_copy: bool = False) -> None:
+    def bind(
+        self,
+        ifindex: int,
+        queue_id: int,
+        *,
+        shared_fd: int | None = None,
+        zero_copy: bool = False,
+        multi_buffer: bool = False,
+    ) -> None:
         """Bind to one RX queue. The fill ring must hold chunks, or nothing arrives.
 
         :param ifindex: interface index, >= 1
         :param queue_id: 0-based RX queue, as in ``ethtool -x``
         :param shared_fd: the socket that registered the UMEM, if it is another one
         :param zero_copy: let the driver use the UMEM itself
+        :param multi_buffer: take frames of several buffers; a shared UMEM's first socket decides for all (Linux 6.6)
         :raises PortError: EBUSY if another socket owns the queue (after a second of trying), EOPNOTSUPP if the driver
             has no zero-copy, EINVAL if there is no such queue, ENODEV if there is no such interface, ENETDOWN if it is
             down
         Source: Documentation/networking/af_xdp.rst, "bind"
         """
-        flags = _SHARED_UMEM if shared_fd is not None else _USE_NEED_WAKEUP | (_ZEROCOPY if zero_copy else _COPY)
+        flags = _USE_NEED_WAKEUP | (_ZEROCOPY if zero_copy else _COPY) | (_USE_SG if multi_buffer else 0)
+        if shared_fd is not None:
+            flags = _SHARED_UMEM
         address = _ADDRESS.pack(AF_XDP, flags, ifindex, queue_id, shared_fd if shared_fd is not None else 0)
         deadline = time.monotonic() + _BIND_SECONDS
         while _libc.bind(self.fd, address, len(address)) != 0:

@@ -6,11 +6,15 @@ from typing import Final
 RX_BURST: Final = 64  # UXDP_RX_BURST
 PENDING: Final = 256  # UXDP_PENDING: slots of the injector
 SLOT_BYTES: Final = 3520  # UXDP_SLOT_BYTES
+INJECTED_BYTES: Final = 3400  # UXDP_INJECTED_BYTES: the longest frame that can be passed or redirected
+WHOLE_BYTES: Final = 0x12000  # UXDP_WHOLE_BYTES: where a frame of several buffers is put together
 LATENCY_BUCKETS: Final = 32  # UXDP_LATENCY_BUCKETS
 NUM_VERDICTS: Final = 5  # enum xdp_action
 
 # enum uxdp_loss, and what people are told.
-LOSSES: Final = ("tx_ring_full", "inject_failed", "refused", "too_long", "no_target", "bad_descriptor", "fragmented")
+LOSSES: Final = (
+    *("tx_ring_full", "inject_failed", "refused", "too_long", "no_target", "bad_descriptor", "fragmented", "ended"),
+)
 # enum uxdp_tx_method
 TX_METHODS: Final = ("auto", "ring", "live")
 
@@ -41,6 +45,7 @@ class QueueState(ctypes.Structure):
         ("lost", ctypes.c_uint64 * len(LOSSES)),
         ("tx_by_ring", ctypes.c_uint64),
         ("tx_by_injection", ctypes.c_uint64),
+        ("broadcast_frames", ctypes.c_uint64),
         ("inject_calls", ctypes.c_uint64),
         ("inject_stalls", ctypes.c_uint64),
         ("polls", ctypes.c_uint64),
@@ -48,10 +53,14 @@ class QueueState(ctypes.Structure):
         ("busy_ns", ctypes.c_uint64),
         ("latency", ctypes.c_uint64 * LATENCY_BUCKETS),
         ("heartbeat_ns", ctypes.c_uint64),
+        ("fill_from", ctypes.c_uint32),
         ("fill_pending", ctypes.c_uint32),
+        ("tx_from", ctypes.c_uint32),
         ("tx_pending", ctypes.c_uint32),
         ("num_chunks", ctypes.c_uint32),
         ("injection_refused", ctypes.c_uint32),
+        ("gone", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
     )
 
 
@@ -81,5 +90,9 @@ class Queue(ctypes.Structure):
         ("busy_poll", ctypes.c_uint32),
         ("stop", ctypes.c_uint32),
         ("tail_bytes", ctypes.c_uint32),
+        ("num_maps", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+        ("maps", ctypes.c_uint64),
+        ("whole", ctypes.c_uint64),
         ("run", ctypes.c_uint64),
     )

@@ -118,7 +118,8 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) ->
     word = channel.recv(1)
     if word == b"":
         # The control process is gone. There is nothing left to wait for but the loops, which do not end.
-        loops[0].join()
+        for loop in loops:
+            loop.join()
         return
     for loop in loops:
         loop.stop()
@@ -134,6 +135,8 @@ class _Loop:
         self._cpu = worker.queue.plan.cpu
         self._queue, self._kept = queues.descriptor(worker.queue, wake_fd)
         self._queue.run = worker.module.run_address
+        self._maps = worker.module.maps
+        self._queue.maps, self._queue.num_maps = ctypes.addressof(self._maps), len(self._maps)
         self._recover, self._serve = af_xdp_loop()
         self._thread = threading.Thread(target=self._run, name=f"queue-{worker.queue.plan.worker}", daemon=True)
 

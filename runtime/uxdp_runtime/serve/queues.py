@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from ..errors import PortError
 from ..ports.af_xdp import RingSizes, XdpSocket
-from ..ports.af_xdp_abi import TX_METHODS, Queue, QueueState
+from ..ports.af_xdp_abi import TX_METHODS, WHOLE_BYTES, Queue, QueueState
 from ..ports.attachment import Attachment
 from ..ports.injector import Injector
 from ..ports.interface import Interface
@@ -96,16 +96,19 @@ class Queues:
         chunk_bytes: int,
         tx: str,
         busy_poll: bool,
+        multi_buffer: bool = False,
     ) -> None:
         """Register the UMEM, bind a socket to each queue and let the interfaces' programs know them.
 
         :param num_chunks: of each queue
+        :param multi_buffer: whether the program takes frames of several buffers
         :raises PortError: a queue cannot be had; ``context`` is the interface
         """
         self._chunk_bytes = chunk_bytes
         self._num_chunks = num_chunks
         self._tx = TX_METHODS.index(tx)
         self._busy_poll = busy_poll
+        self._wholes = [mmap.mmap(-1, WHOLE_BYTES) for _plan in plans] if multi_buffer else []
         self._attachments = tuple(attachments)
         self.queues: list[ServedQueue] = []
         by_interface = {attachment.interface.index: attachment for attachment in attachments}
@@ -120,7 +123,7 @@ class Queues:
                     if first is None:
                         xdp_socket.register_umem(_address(self._umem), len(self._umem), chunk_bytes)
                     xdp_socket.make_rings()
-                    copy_reason = _bind(xdp_socket, plan, first, attachment)
+                    copy_reason = _bind(xdp_socket, plan, first, attachment, multi_buffer=multi_buffer)
                     if busy_poll:
                         xdp_socket.prefer_busy_poll()
                 except PortError as error:
@@ -182,12 +185,15 @@ class Queues:
                 tx_method=self._tx,
                 busy_poll=self._busy_poll,
                 tail_bytes=TAIL_BYTES,
+                whole=_address(self._wholes[queue.plan.worker]) if self._wholes else 0,
             ),
             free,
         )
 
 
-def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attachment: Attachment) -> str:
+def _bind(
+    xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attachment: Attachment, *, multi_buffer: bool
+) -> str:
     """Bind, with zero-copy if the driver has it; return why frames are copied, or "" if they are not."""
     where = (plan.interface.index, plan.queue_id)
     reason = "generic XDP has no zero-copy" if attachment.is_generic else "the driver has no zero-copy"
@@ -196,13 +202,13 @@ def _bind(xdp_socket: XdpSocket, plan: QueuePlan, first: XdpSocket | None, attac
         return "" if xdp_socket.is_zero_copy() else reason
     if not attachment.is_generic:
         try:
-            xdp_socket.bind(*where, zero_copy=True)
+            xdp_socket.bind(*where, zero_copy=True, multi_buffer=multi_buffer)
         except PortError as refused:
             if refused.errno not in _UNSUPPORTED:
                 raise
         else:
             return ""
-    xdp_socket.bind(*where)
+    xdp_socket.bind(*where, multi_buffer=multi_buffer)
     return reason
 
 

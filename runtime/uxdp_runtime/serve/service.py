@@ -74,6 +74,7 @@ class Service:
                     chunk_bytes=options.chunk_bytes,
                     tx=options.tx,
                     busy_poll=options.busy_poll,
+                    multi_buffer="frags" in self.loaded.verified.programs[self.loaded.compiled.source.entry].flags,
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)

@@ -12,7 +12,10 @@ from ..ports.af_xdp_abi import LOSSES, QueueState
 from .queues import ServedQueue
 
 VERDICTS: Final = ("aborted", "drop", "pass", "tx", "redirect")
-_COUNTERS: Final = ("tx_by_ring", "tx_by_injection", "inject_calls", "inject_stalls", "polls", "bursts", "busy_ns")
+_COUNTERS: Final = (
+    *("tx_by_ring", "tx_by_injection", "broadcast_frames"),
+    *("inject_calls", "inject_stalls", "polls", "bursts", "busy_ns"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,46 +53,13 @@ struct {
 /* Whether the interface's own program is a generic one. */
 const volatile __u32 is_generic = 0;
 
-SEC("xdp")
-int inject(struct xdp_md *ctx)
-{
-	__u32 zero = 0, number, len;
-	__u32 *next = bpf_map_lookup_elem(&cursor, &zero);
-	struct slot *slot;
-	__u64 *passing;
-	long change;
-
-	if (!next)
-		return XDP_ABORTED;
-	number = *next;
-	*next = number + 1;
-	slot = bpf_map_lookup_elem(&slots, &number);
-	if (!slot)
-		return XDP_ABORTED;
-	len = slot->len;
-	if (len < MIN_FRAME_BYTES || len > sizeof(slot->data))
-		return XDP_ABORTED;
-	change = (long)len - (long)(ctx->data_end - ctx->data);
-	if (change && bpf_xdp_adjust_tail(ctx, change))
-		return XDP_ABORTED;
-	if (bpf_xdp_store_bytes(ctx, 0, slot->data, len))
-		return XDP_ABORTED;
-	if (slot->action == XDP_REDIRECT)
-		return bpf_redirect(slot->ifindex, 0);
-	if (slot->action == XDP_PASS && is_generic) {
-		passing = bpf_map_lookup_elem(&bypass, &zero);
-		if (passing)
-			*passing += 1;
-	}
-	return slot->action;
-}
-
 /* Mapped by the thread that injects: struct uxdp_transmitted, native/ports/af_xdp.h. */
 struct transmitted {
 	__u32 thread;
 	__u32 zero;
 	__u64 taken;
 	__u64 refused;
+	__u64 failed;
 };
 
 struct {
@@ -102,6 +69,47 @@ struct {
 	__type(key, __u32);
 	__type(value, struct transmitted);
 } transmissions SEC(".maps");
+
+static inline __attribute__((always_inline)) int take(struct xdp_md *ctx, struct slot *slot)
+{
+	__u32 len = slot->len;
+	long change;
+
+	if (len < MIN_FRAME_BYTES || len > sizeof(slot->data))
+		return -1;
+	change = (long)len - (long)(ctx->data_end - ctx->data);
+	if (change && bpf_xdp_adjust_tail(ctx, change))
+		return -1;
+	return bpf_xdp_store_bytes(ctx, 0, slot->data, len);
+}
+
+SEC("xdp")
+int inject(struct xdp_md *ctx)
+{
+	__u32 zero = 0, number;
+	__u32 *next = bpf_map_lookup_elem(&cursor, &zero);
+	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+	struct slot *slot;
+	__u64 *passing;
+
+	if (!next || !counts)
+		return XDP_ABORTED;
+	number = *next;
+	*next = number + 1;
+	slot = bpf_map_lookup_elem(&slots, &number);
+	if (!slot || take(ctx, slot)) {
+		counts->failed++;
+		return XDP_ABORTED;
+	}
+	if (slot->action == XDP_REDIRECT)
+		return bpf_redirect(slot->ifindex, 0);
+	if (slot->action == XDP_PASS && is_generic) {
+		passing = bpf_map_lookup_elem(&bypass, &zero);
+		if (passing)
+			*passing += 1;
+	}
+	return slot->action;
+}
 
 /* args: from_dev, to_dev, sent, drops, err; include/trace/events/xdp.h, xdp_devmap_xmit */
 SEC("raw_tp/xdp_devmap_xmit")

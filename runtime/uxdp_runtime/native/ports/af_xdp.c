@@ -8,7 +8,7 @@
  * a third of what the TX ring costs per frame; but a call costs 20 us, so a few frames go by the
  * ring.
  */
-#include "af_xdp.h"
+#include "targets.h"
 #include "../clock.h"
 
 #define UXDP_STALL_NS 1000000ull /* a call is ~20 us; 1 ms: somebody waits for RCU */
@@ -44,13 +44,16 @@ extern s64 sendto(int fd, const void *buffer, u64 len, int flags, const void *ad
 extern long syscall(long number, ...);
 extern int *__errno_location(void);
 
+#define NO_CHUNK UINT64_MAX
+
 /* A frame that waits for its disposal, in its chunk. */
 struct pending {
-	u64 addr; /* in the UMEM */
+	u8 *data;
+	u64 chunk; /* an address within, to be released; NO_CHUNK: it lies elsewhere */
 	u32 len;
 	u32 rx_len;
-	u32 action;
-	u32 ifindex;
+	u32 verdict;
+	struct uxdp_target target;
 };
 
 struct batch {
@@ -81,6 +84,8 @@ UXDP_INLINE void set_owner(struct uxdp_queue *queue, u64 addr, enum uxdp_chunk_o
 /* Give a chunk back, whatever address inside of it is known. */
 UXDP_INLINE void release_chunk(struct uxdp_queue *queue, u64 addr)
 {
+	if (unlikely(addr == NO_CHUNK))
+		return;
 	queue->free[queue->num_free++] =
 	    queue->first_chunk + (u64)chunk_of(queue, addr) * queue->chunk_bytes;
 }
@@ -99,6 +104,20 @@ UXDP_INLINE u32 ring_room(struct uxdp_ring *ring)
 	if (ring->cached_producer - ring->cached_consumer == size)
 		ring->cached_consumer = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
 	return size - (ring->cached_producer - ring->cached_consumer);
+}
+
+/* Note which entries are written, so that it can be told whose they are whenever this process ends.
+ */
+UXDP_INLINE void announce(u32 *from, u32 *pending, u32 producer, u32 n)
+{
+	*from = producer;
+	__atomic_store_n(pending, n, __ATOMIC_RELEASE);
+}
+
+UXDP_INLINE void publish(struct uxdp_ring *ring, u32 *pending)
+{
+	__atomic_store_n(ring->producer, ring->cached_producer, __ATOMIC_RELEASE);
+	__atomic_store_n(pending, 0, __ATOMIC_RELEASE);
 }
 
 static void reclaim(struct uxdp_queue *queue)
@@ -133,21 +152,20 @@ static void provide_chunks(struct uxdp_queue *queue)
 	n = queue->num_free < room ? queue->num_free : room;
 	if (!n)
 		return;
-	__atomic_store_n(&queue->state->fill_pending, n, __ATOMIC_RELEASE);
-	for (u32 i = 0; i < n; i++) {
-		u64 addr = queue->free[--queue->num_free];
-
-		addrs[ring->cached_producer++ & ring->mask] = addr;
-		set_owner(queue, addr, UXDP_CHUNK_FILL);
-	}
-	__atomic_store_n(ring->producer, ring->cached_producer, __ATOMIC_RELEASE);
-	__atomic_store_n(&queue->state->fill_pending, 0, __ATOMIC_RELEASE);
+	for (u32 i = 0; i < n; i++)
+		addrs[(ring->cached_producer + i) & ring->mask] =
+		    queue->free[queue->num_free - 1 - i];
+	announce(&queue->state->fill_from, &queue->state->fill_pending, ring->cached_producer, n);
+	for (u32 i = 0; i < n; i++)
+		set_owner(queue, queue->free[--queue->num_free], UXDP_CHUNK_FILL);
+	ring->cached_producer += n;
+	publish(ring, &queue->state->fill_pending);
 }
 
 UXDP_INLINE void count_verdict(struct uxdp_queue *queue, const struct pending *frame)
 {
-	queue->state->verdict_frames[frame->action]++;
-	queue->state->verdict_bytes[frame->action] += frame->rx_len;
+	queue->state->verdict_frames[frame->verdict]++;
+	queue->state->verdict_bytes[frame->verdict] += frame->rx_len;
 }
 
 UXDP_INLINE void lose(struct uxdp_queue *queue, enum uxdp_loss loss)
@@ -196,26 +214,25 @@ static void transmit_by_ring(struct uxdp_queue *queue, struct batch *batch)
 
 	ring->cached_consumer = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
 	room = ring_room(ring);
-	__atomic_store_n(&queue->state->tx_pending,
-			 batch->transmits < room ? batch->transmits : room, __ATOMIC_RELEASE);
 	for (u32 i = 0; i < batch->n; i++) {
 		const struct pending *frame = &batch->frames[i];
 
-		if (frame->action != XDP_TX)
+		if (frame->verdict != XDP_TX)
 			continue;
 		if (unlikely(sent == room)) {
 			lose(queue, UXDP_LOSS_TX_RING_FULL);
-			release_chunk(queue, frame->addr);
+			release_chunk(queue, frame->chunk);
 			continue;
 		}
-		descriptors[ring->cached_producer++ & ring->mask] =
-		    (struct xdp_desc){.addr = frame->addr, .len = frame->len};
-		set_owner(queue, frame->addr, UXDP_CHUNK_TX);
+		descriptors[(ring->cached_producer + sent++) & ring->mask] =
+		    (struct xdp_desc){.addr = frame->data - queue->umem, .len = frame->len};
 		count_verdict(queue, frame);
-		sent++;
 	}
-	__atomic_store_n(ring->producer, ring->cached_producer, __ATOMIC_RELEASE);
-	__atomic_store_n(&queue->state->tx_pending, 0, __ATOMIC_RELEASE);
+	announce(&queue->state->tx_from, &queue->state->tx_pending, ring->cached_producer, sent);
+	for (u32 i = 0; i < sent; i++)
+		set_owner(queue, descriptors[ring->cached_producer++ & ring->mask].addr,
+			  UXDP_CHUNK_TX);
+	publish(ring, &queue->state->tx_pending);
 	queue->state->tx_by_ring += sent;
 	kick(queue);
 }
@@ -263,70 +280,128 @@ static u32 inject_slots(struct uxdp_queue *queue, u32 n)
 	return __atomic_load_n(queue->cursor, __ATOMIC_ACQUIRE);
 }
 
-/* Frames that the driver refused were counted as sent; which they were is not told. */
-static void account_refused(struct uxdp_queue *queue, const struct batch *batch, const u16 *index,
-			    u32 n, u64 refused, u64 taken)
-{
-	if (likely(!refused))
-		return;
-	if (!taken && queue->tx_method == UXDP_TX_AUTO)
-		queue->state->injection_refused = 1;
-	for (u32 i = 0; i < n && refused; i++) {
-		const struct pending *frame = &batch->frames[index[i]];
+/* The slots that are filled, and which of the batch's frames each is of. */
+struct injection {
+	u32 n;
+	u8 index[UXDP_PENDING];
+	bool is_copy[UXDP_PENDING]; /* one of several of a frame that was counted already */
+};
 
-		if (frame->action == XDP_PASS)
+_Static_assert(UXDP_PENDING <= 256, "an index is a byte");
+
+/*
+ * Frames that the driver refused, or that the injector could not make, were counted as sent; which
+ * they were is not told.
+ */
+static void account_refused(struct uxdp_queue *queue, const struct batch *batch,
+			    const struct injection *injection, u64 refused, enum uxdp_loss loss)
+{
+	for (u32 i = 0; i < injection->n && unlikely(refused); i++) {
+		const struct pending *frame = &batch->frames[injection->index[i]];
+
+		if (frame->target.action == XDP_PASS && loss == UXDP_LOSS_REFUSED)
 			continue;
-		queue->state->verdict_frames[frame->action]--;
-		queue->state->verdict_bytes[frame->action] -= frame->rx_len;
-		queue->state->tx_by_injection -= frame->action == XDP_TX;
-		lose(queue, UXDP_LOSS_REFUSED);
 		refused--;
+		if (injection->is_copy[i]) {
+			queue->state->broadcast_frames--;
+			continue;
+		}
+		queue->state->verdict_frames[frame->verdict]--;
+		queue->state->verdict_bytes[frame->verdict] -= frame->rx_len;
+		queue->state->tx_by_injection -= frame->verdict == XDP_TX;
+		lose(queue, loss);
 	}
+}
+
+/* Inject what the slots hold. */
+static void inject_filled(struct uxdp_queue *queue, const struct batch *batch,
+			  struct injection *injection)
+{
+	struct uxdp_transmitted before = {0}, after = {0};
+	u32 done;
+
+	if (!injection->n)
+		return;
+	if (queue->transmitted)
+		before = *(volatile struct uxdp_transmitted *)queue->transmitted;
+	done = queue->inject_fd >= 0 ? inject_slots(queue, injection->n) : 0;
+	for (u32 i = 0; i < injection->n; i++) {
+		const struct pending *frame = &batch->frames[injection->index[i]];
+
+		if (injection->is_copy[i]) {
+			queue->state->broadcast_frames += i < done;
+		} else if (likely(i < done)) {
+			count_verdict(queue, frame);
+			queue->state->tx_by_injection += frame->verdict == XDP_TX;
+		} else {
+			lose(queue, UXDP_LOSS_INJECT_FAILED);
+		}
+	}
+	if (queue->transmitted)
+		after = *(volatile struct uxdp_transmitted *)queue->transmitted;
+	injection->n = injection->n < done ? injection->n : done;
+	if (after.refused != before.refused) {
+		if (after.taken == before.taken && queue->tx_method == UXDP_TX_AUTO)
+			queue->state->injection_refused = 1;
+		account_refused(queue, batch, injection, after.refused - before.refused,
+				UXDP_LOSS_REFUSED);
+	}
+	account_refused(queue, batch, injection, after.failed - before.failed,
+			UXDP_LOSS_INJECT_FAILED);
+	injection->n = 0;
+}
+
+static void fill_slot(struct uxdp_queue *queue, const struct batch *batch,
+		      struct injection *injection, u32 index, u32 ifindex, bool is_copy)
+{
+	const struct pending *frame = &batch->frames[index];
+	struct uxdp_slot *slot;
+
+	if (unlikely(injection->n == UXDP_PENDING))
+		inject_filled(queue, batch, injection);
+	slot = &queue->slots[injection->n];
+	slot->len = frame->len;
+	slot->action = frame->target.action;
+	slot->ifindex = ifindex;
+	__builtin_memcpy(slot->data, frame->data, frame->len);
+	injection->index[injection->n] = index;
+	injection->is_copy[injection->n++] = is_copy;
+}
+
+static void fill_slots_of_broadcast(struct uxdp_queue *queue, const struct batch *batch,
+				    struct injection *injection, u32 index)
+{
+	const struct pending *frame = &batch->frames[index];
+	struct uxdp_devmap_walk walk = {.map = frame->target.broadcast};
+	u32 ifindex;
+
+	/* As in the kernel it is no failure if there is nobody to send to. */
+	count_verdict(queue, frame);
+	while ((ifindex = next_device(&walk)))
+		if (ifindex != frame->target.excluded)
+			fill_slot(queue, batch, injection, index, ifindex, true);
 }
 
 /* Inject the batch's frames in order; those with XDP_TX only if transmit is set. */
 static void inject(struct uxdp_queue *queue, struct batch *batch, bool transmit)
 {
-	u16 index[UXDP_PENDING];
-	u64 refused, taken;
-	u32 n = 0, done;
+	struct injection injection;
 
+	injection.n = 0;
 	for (u32 i = 0; i < batch->n; i++) {
 		const struct pending *frame = &batch->frames[i];
-		struct uxdp_slot *slot = &queue->slots[n];
 
-		if (frame->action == XDP_TX && !transmit)
+		if (frame->verdict == XDP_TX && !transmit)
 			continue;
-		if (unlikely(frame->len > UXDP_SLOT_DATA_BYTES)) {
+		if (unlikely(frame->len > UXDP_INJECTED_BYTES))
 			lose(queue, UXDP_LOSS_TOO_LONG);
-			release_chunk(queue, frame->addr);
-			continue;
-		}
-		slot->len = frame->len;
-		slot->action = frame->action;
-		slot->ifindex = frame->ifindex;
-		__builtin_memcpy(slot->data, queue->umem + frame->addr, frame->len);
-		release_chunk(queue, frame->addr);
-		index[n++] = i;
+		else if (unlikely(frame->target.broadcast))
+			fill_slots_of_broadcast(queue, batch, &injection, i);
+		else
+			fill_slot(queue, batch, &injection, i, frame->target.ifindex, false);
+		release_chunk(queue, frame->chunk);
 	}
-	if (!n)
-		return;
-	refused = queue->transmitted ? queue->transmitted->refused : 0;
-	taken = queue->transmitted ? queue->transmitted->taken : 0;
-	done = queue->inject_fd >= 0 ? inject_slots(queue, n) : 0;
-	for (u32 i = 0; i < n; i++) {
-		const struct pending *frame = &batch->frames[index[i]];
-
-		if (unlikely(i >= done)) {
-			lose(queue, UXDP_LOSS_INJECT_FAILED);
-			continue;
-		}
-		count_verdict(queue, frame);
-		queue->state->tx_by_injection += frame->action == XDP_TX;
-	}
-	if (queue->transmitted)
-		account_refused(queue, batch, index, n, queue->transmitted->refused - refused,
-				queue->transmitted->taken - taken);
+	inject_filled(queue, batch, &injection);
 }
 
 static void flush(struct uxdp_queue *queue, struct batch *batch)
@@ -343,42 +418,146 @@ static void flush(struct uxdp_queue *queue, struct batch *batch)
 	batch->n = batch->transmits = 0;
 }
 
-UXDP_INLINE void dispose(struct uxdp_queue *queue, struct batch *batch,
-			 const struct uxdp_frame *frame, const struct xdp_desc *received)
+/* Queue a frame for disposal, or be done with it: whether its chunk is free. */
+UXDP_INLINE bool dispose(struct uxdp_queue *queue, struct batch *batch,
+			 const struct uxdp_frame *frame, u64 chunk, u32 rx_len)
 {
-	u32 len = frame->data_end - frame->data;
 	struct pending *pending = &batch->frames[batch->n];
 
 	*pending = (struct pending){
-	    .addr = frame->data - (u64)queue->umem,
-	    .len = len,
-	    .rx_len = received->len,
-	    .action = frame->verdict <= XDP_REDIRECT ? frame->verdict : XDP_ABORTED,
+	    .data = (u8 *)frame->data,
+	    .chunk = chunk,
+	    .len = frame->data_end - frame->data,
+	    .rx_len = rx_len,
+	    .verdict = frame->verdict <= XDP_REDIRECT ? frame->verdict : XDP_ABORTED,
 	};
-	switch (pending->action) {
+	pending->target.action = pending->verdict;
+	switch (pending->verdict) {
 	case XDP_REDIRECT:
-		if (frame->redirect_kind != UXDP_REDIRECT_NONE)
-			pending->ifindex = frame->redirect_target;
-		if (!pending->ifindex) {
+		if (!find_target(queue, frame, &pending->target)) {
 			lose(queue, UXDP_LOSS_NO_TARGET);
-			break;
+			return true;
 		}
-		batch->n++;
-		return;
+		break;
 	case XDP_TX:
 		batch->transmits++;
-		batch->n++;
-		return;
+		break;
 	case XDP_PASS:
-		batch->n++;
-		return;
+		break;
 	default:
 		count_verdict(queue, pending);
+		return true;
 	}
-	release_chunk(queue, received->addr);
+	batch->n++;
+	return false;
 }
 
-/* Take up to a burst out of the RX ring; returns how many frames are to be run. */
+/*
+ * Transmit a frame that lies elsewhere, by as many descriptors as it takes.
+ * Reference: Documentation/networking/af_xdp.rst, "Multi-Buffer Support" (since v6.6)
+ */
+static void transmit_in_pieces(struct uxdp_queue *queue, const struct pending *frame)
+{
+	struct uxdp_ring *ring = &queue->tx;
+	struct xdp_desc *descriptors = ring->descriptors;
+	u32 n = (frame->len + queue->chunk_bytes - 1) / queue->chunk_bytes;
+
+	reclaim(queue);
+	ring->cached_consumer = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
+	if (ring_room(ring) < n || queue->num_free < n) {
+		lose(queue, UXDP_LOSS_TX_RING_FULL);
+		return;
+	}
+	for (u32 i = 0, at = 0; i < n; i++) {
+		u64 addr = queue->free[queue->num_free - 1 - i];
+		u32 rest = frame->len - at;
+		u32 len = rest < queue->chunk_bytes ? rest : queue->chunk_bytes;
+
+		__builtin_memcpy(queue->umem + addr, frame->data + at, len);
+		descriptors[(ring->cached_producer + i) & ring->mask] = (struct xdp_desc){
+		    .addr = addr, .len = len, .options = len < rest ? XDP_PKT_CONTD : 0};
+		at += len;
+	}
+	announce(&queue->state->tx_from, &queue->state->tx_pending, ring->cached_producer, n);
+	for (u32 i = 0; i < n; i++)
+		set_owner(queue, queue->free[--queue->num_free], UXDP_CHUNK_TX);
+	ring->cached_producer += n;
+	publish(ring, &queue->state->tx_pending);
+	count_verdict(queue, frame);
+	queue->state->tx_by_ring++;
+	kick(queue);
+}
+
+/* How many descriptors the frame at the RX ring's consumer has; 0: the ring is empty. */
+UXDP_INLINE u32 count_pieces(struct uxdp_queue *queue)
+{
+	const struct xdp_desc *descriptors = queue->rx.descriptors;
+	u32 available = ring_available(&queue->rx), n = 0;
+
+	while (n < available)
+		if (!(descriptors[(queue->rx.cached_consumer + n++) & queue->rx.mask].options &
+		      XDP_PKT_CONTD))
+			break;
+	return n;
+}
+
+/*
+ * Serve the frame of several buffers at the RX ring's consumer: it is put together elsewhere, so
+ * that the program finds all of it between data and data_end. The kernel publishes all of a
+ * frame's descriptors at once.
+ */
+static void serve_in_pieces(struct uxdp_queue *queue, struct batch *batch, u32 pieces)
+{
+	const struct xdp_desc *descriptors = queue->rx.descriptors;
+	struct uxdp_frame frame = {
+	    .ingress_ifindex = queue->ifindex,
+	    .rx_queue_index = queue->queue_id,
+	};
+	enum uxdp_loss loss = UXDP_LOSSES;
+	u32 len = 0;
+
+	queue->state->rx_frames++;
+	for (u32 i = 0; i < pieces; i++) {
+		struct xdp_desc desc = descriptors[queue->rx.cached_consumer++ & queue->rx.mask];
+
+		queue->state->rx_bytes += desc.len;
+		if (unlikely(!is_ours(queue, desc.addr, desc.len))) {
+			loss = UXDP_LOSS_BAD_DESCRIPTOR;
+			continue;
+		}
+		if (!queue->whole || len + desc.len > UXDP_WHOLE_BYTES - UXDP_HEADROOM)
+			loss = UXDP_LOSS_FRAGMENTED;
+		else
+			__builtin_memcpy(queue->whole + UXDP_HEADROOM + len,
+					 queue->umem + desc.addr, desc.len);
+		len += desc.len;
+		set_owner(queue, desc.addr, UXDP_CHUNK_USER);
+		release_chunk(queue, desc.addr);
+	}
+	__atomic_store_n(queue->rx.consumer, queue->rx.cached_consumer, __ATOMIC_RELEASE);
+	if (loss != UXDP_LOSSES) {
+		lose(queue, loss);
+		return;
+	}
+	frame.hard_start = (u64)queue->whole;
+	frame.data = frame.data_meta = frame.hard_start + UXDP_HEADROOM;
+	frame.data_end = frame.data + len;
+	frame.limit = frame.hard_start + UXDP_WHOLE_BYTES;
+	queue->run(&frame, 1);
+	flush(queue, batch); /* what came before it leaves before it, and the buffer is but one */
+	if (dispose(queue, batch, &frame, NO_CHUNK, len))
+		return;
+	if (batch->transmits)
+		transmit_in_pieces(queue, &batch->frames[0]);
+	else
+		inject(queue, batch, false);
+	batch->n = batch->transmits = 0;
+}
+
+/*
+ * Take up to a burst out of the RX ring, but no frame of several buffers; returns how many frames
+ * are to be run.
+ */
 static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct xdp_desc *received)
 {
 	const struct xdp_desc *descriptors = queue->rx.descriptors;
@@ -387,10 +566,13 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 	u32 n = 0;
 
 	for (u32 i = 0; i < taken; i++) {
-		struct xdp_desc desc = descriptors[queue->rx.cached_consumer++ & queue->rx.mask];
+		struct xdp_desc desc = descriptors[queue->rx.cached_consumer & queue->rx.mask];
 		struct uxdp_frame *frame = &frames[n];
 		u64 chunk;
 
+		if (unlikely(desc.options & XDP_PKT_CONTD))
+			break;
+		queue->rx.cached_consumer++;
 		queue->state->rx_frames++;
 		queue->state->rx_bytes += desc.len;
 		if (unlikely(!is_ours(queue, desc.addr, desc.len))) {
@@ -398,11 +580,6 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 			continue;
 		}
 		set_owner(queue, desc.addr, UXDP_CHUNK_USER);
-		if (unlikely(desc.options & XDP_PKT_CONTD)) {
-			lose(queue, UXDP_LOSS_FRAGMENTED);
-			release_chunk(queue, desc.addr);
-			continue;
-		}
 		chunk = (u64)queue->umem + queue->first_chunk +
 			(u64)chunk_of(queue, desc.addr) * queue->chunk_bytes;
 		frame->data = frame->data_meta = (u64)queue->umem + desc.addr;
@@ -436,6 +613,19 @@ static void own(struct uxdp_queue *queue, u64 addr, enum uxdp_chunk_owner owner)
 		set_owner(queue, addr, owner);
 }
 
+/* Frames that were received, but whose verdict the last data process did not live to count. */
+static void account_ended(struct uxdp_queue_state *state)
+{
+	u64 counted = 0;
+
+	for (u32 i = 0; i <= XDP_REDIRECT; i++)
+		counted += state->verdict_frames[i];
+	for (u32 i = 0; i < UXDP_LOSSES; i++)
+		counted += state->lost[i];
+	if (state->rx_frames > counted)
+		state->lost[UXDP_LOSS_ENDED] += state->rx_frames - counted;
+}
+
 /*
  * Begin, or go on after another data process: chunks that the kernel has come back by the RX and
  * completion rings, all others are free.
@@ -450,16 +640,19 @@ void uxdp_af_xdp_recover(struct uxdp_queue *queue)
 		rings[i]->cached_consumer = __atomic_load_n(rings[i]->consumer, __ATOMIC_ACQUIRE);
 	}
 	/* What was written behind the producers but not published is nobody's but ours. */
-	for (u32 i = 0; i < state->fill_pending; i++) {
-		u32 at = (queue->fill.cached_producer + i) & queue->fill.mask;
+	if (state->fill_from == queue->fill.cached_producer)
+		for (u32 i = 0; i < state->fill_pending; i++) {
+			u32 at = (state->fill_from + i) & queue->fill.mask;
 
-		own(queue, ((u64 *)queue->fill.descriptors)[at], UXDP_CHUNK_USER);
-	}
-	for (u32 i = 0; i < state->tx_pending; i++) {
-		u32 at = (queue->tx.cached_producer + i) & queue->tx.mask;
+			own(queue, ((u64 *)queue->fill.descriptors)[at], UXDP_CHUNK_USER);
+		}
+	if (state->tx_from == queue->tx.cached_producer)
+		for (u32 i = 0; i < state->tx_pending; i++) {
+			u32 at = (state->tx_from + i) & queue->tx.mask;
 
-		own(queue, ((struct xdp_desc *)queue->tx.descriptors)[at].addr, UXDP_CHUNK_USER);
-	}
+			own(queue, ((struct xdp_desc *)queue->tx.descriptors)[at].addr,
+			    UXDP_CHUNK_USER);
+		}
 	state->fill_pending = state->tx_pending = 0;
 	/* What is in a ring is whose the ring says, whatever the last process had noted already. */
 	for (u32 i = queue->fill.cached_consumer; i != queue->fill.cached_producer; i++)
@@ -478,6 +671,7 @@ void uxdp_af_xdp_recover(struct uxdp_queue *queue)
 		if (state->owner[chunk] == UXDP_CHUNK_USER)
 			queue->free[queue->num_free++] =
 			    queue->first_chunk + chunk * queue->chunk_bytes;
+	account_ended(state);
 	provide_chunks(queue);
 }
 
@@ -501,14 +695,20 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 
 	if (queue->transmitted)
 		queue->transmitted->thread = syscall(SYS_gettid);
-	while (!__atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE)) {
+	while (!__atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&queue->state->gone, __ATOMIC_RELAXED)) {
 		u64 start = clock_ns(CLOCK_MONOTONIC);
 		u32 n = receive(queue, frames, received);
 
 		if (n) {
 			queue->run(frames, n);
 			for (u32 i = 0; i < n; i++)
-				dispose(queue, &batch, &frames[i], &received[i]);
+				if (dispose(queue, &batch, &frames[i], received[i].addr,
+					    received[i].len))
+					release_chunk(queue, received[i].addr);
+		} else if (unlikely(ring_available(&queue->rx))) {
+			serve_in_pieces(queue, &batch, count_pieces(queue));
+			n = 1;
 		}
 		if (batch.n && (n < UXDP_RX_BURST || batch.n > UXDP_PENDING - UXDP_RX_BURST))
 			flush(queue, &batch);

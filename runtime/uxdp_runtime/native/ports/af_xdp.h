@@ -25,6 +25,11 @@
 #define UXDP_SLOT_BYTES 3520u
 #define UXDP_SLOT_DATA_BYTES (UXDP_SLOT_BYTES - 16u)
 #define UXDP_LATENCY_BUCKETS 32u /* of powers of two, in ns */
+/* The longest frame that an injecting call takes: a page without headroom, struct skb_shared_info
+ * and what the call notes of the frame (struct xdp_page_head, net/bpf/test_run.c). */
+#define UXDP_INJECTED_BYTES 3400u
+/* Where a frame of several buffers is put together: 256 of headroom, 64 KiB, and room to grow. */
+#define UXDP_WHOLE_BYTES 0x12000u
 
 /* A ring shared with the kernel; the pointers lead into its mapping. */
 struct uxdp_ring {
@@ -60,6 +65,7 @@ struct uxdp_transmitted {
 	u32 zero;
 	u64 taken;
 	u64 refused;
+	u64 failed; /* the injector itself could not make a frame of the slot */
 };
 
 enum uxdp_chunk_owner {
@@ -73,10 +79,11 @@ enum uxdp_loss {
 	UXDP_LOSS_INJECT_FAILED, /* PASS, TX, REDIRECT: the injecting call failed */
 	UXDP_LOSS_REFUSED, /* TX, REDIRECT: the driver did not take it, as it would not the kernel's
 			    */
-	UXDP_LOSS_TOO_LONG,	  /* PASS, REDIRECT: longer than a slot */
+	UXDP_LOSS_TOO_LONG,	  /* PASS, REDIRECT: longer than UXDP_INJECTED_BYTES */
 	UXDP_LOSS_NO_TARGET,	  /* REDIRECT to something that is no interface or is gone */
 	UXDP_LOSS_BAD_DESCRIPTOR, /* RX: the kernel named memory that is not this queue's */
-	UXDP_LOSS_FRAGMENTED,	  /* RX: a frame of several buffers, for a program without frags */
+	UXDP_LOSS_FRAGMENTED,	  /* RX: a frame of several buffers that cannot be put together */
+	UXDP_LOSS_ENDED,	  /* the data process ended while it had them */
 	UXDP_LOSSES,
 };
 
@@ -89,6 +96,7 @@ struct uxdp_queue_state {
 	u64 lost[UXDP_LOSSES];
 	u64 tx_by_ring;
 	u64 tx_by_injection;
+	u64 broadcast_frames; /* that left, for frames that were redirected to several interfaces */
 	u64 inject_calls;
 	u64 inject_stalls; /* calls that took longer than UXDP_STALL_NS */
 	u64 polls;	   /* how often the thread slept */
@@ -96,13 +104,18 @@ struct uxdp_queue_state {
 	u64 busy_ns;			   /* without sleeping */
 	u64 latency[UXDP_LATENCY_BUCKETS]; /* frames, by how long their burst took: 2^i ns */
 	u64 heartbeat_ns;		   /* CLOCK_MONOTONIC of the latest burst or wake-up */
-	/* For a data process that comes after this one. */
-	u32 fill_pending; /* entries behind the fill ring's producer that are about to be published
-			   */
-	u32 tx_pending;
+	/*
+	 * For a data process that comes after this one: as many entries from here on are written
+	 * into the ring. They are the kernel's if the ring's producer has moved on, ours if it has
+	 * not.
+	 */
+	u32 fill_from, fill_pending;
+	u32 tx_from, tx_pending;
 	u32 num_chunks;
 	u32 injection_refused; /* the driver takes no injected frames: TX goes by the ring */
-	u8 owner[];	       /* enum uxdp_chunk_owner, by chunk of this queue */
+	u32 gone;	       /* the interface is: nothing is to be served any more */
+	u32 zero;
+	u8 owner[]; /* enum uxdp_chunk_owner, by chunk of this queue */
 };
 
 enum uxdp_tx_method {
@@ -131,6 +144,10 @@ struct uxdp_queue {
 	u32 busy_poll; /* never sleep */
 	u32 stop;
 	u32 tail_bytes; /* at the end of a chunk that frames may not grow into */
+	u32 num_maps;
+	u32 zero;
+	const struct uxdp_map *maps; /* the program's, by id: where broadcasts go */
+	u8 *whole; /* UXDP_WHOLE_BYTES; NULL: the program takes no frames of several buffers */
 	/* uxdp_run of the program that is served. */
 	void (*run)(struct uxdp_frame *frames, u32 n);
 };
