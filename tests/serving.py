@@ -88,12 +88,12 @@ def wait_until(
 
 
 @contextmanager
-def packet_socket(pair: VethPair, namespace: str) -> Iterator[socket.socket]:
-    """A raw socket on the interface of a namespace; it receives what arrives there, and some patience."""
+def packet_socket(pair: VethPair, namespace: str, interface: str = "") -> Iterator[socket.socket]:
+    """A raw socket on an interface of a namespace; it receives what arrives there, and some patience."""
     with pair.entered(namespace):
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         raw.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        raw.bind((pair.interface, ETH_P_ALL))
+        raw.bind((interface or pair.interface, ETH_P_ALL))
     try:
         raw.settimeout(2.0)
         yield raw

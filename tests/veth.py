@@ -36,10 +36,22 @@ class VethPair:
         """Run ip(8) in a namespace."""
         subprocess.run(["ip", "-n", namespace, *arguments], check=True, capture_output=True, text=True, timeout=60)
 
-    def set_gro(self, namespace: str, *, on: bool) -> None:
+    def add(self, name: str, *options: str) -> None:
+        """Add another pair between the namespaces, up and without addresses; its peer takes what XDP transmits."""
+        self.ip(self.host, "link", "add", name, *options, "type", "veth", "peer", "name", name, "netns", self.peer)
+        for namespace in (self.host, self.peer):
+            self.ip(namespace, "link", "set", name, "up")
+        self.set_gro(self.peer, on=True, interface=name)
+
+    def index(self, interface: str) -> int:
+        """Return an interface's index in the host's namespace."""
+        with self.entered(self.host):
+            return socket.if_nametoindex(interface)
+
+    def set_gro(self, namespace: str, *, on: bool, interface: str = "") -> None:
         """Switch GRO of an interface: with it a veth has NAPI, and takes what XDP transmits at the other end."""
         value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_SGRO, on), 8)
-        request = self.interface.encode().ljust(16, b"\0") + struct.pack("=Q", ctypes.addressof(value))
+        request = (interface or self.interface).encode().ljust(16, b"\0") + struct.pack("=Q", ctypes.addressof(value))
         with self.entered(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             fcntl.ioctl(control.fileno(), SIOCETHTOOL, request.ljust(40, b"\0"))
 

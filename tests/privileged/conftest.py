@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.privileged.bpftool_run import Load, Program, with_constants
+from tests.veth import veth_pair
+from uxdp_bundle.errors import UxdpError
+from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -52,6 +55,30 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> None:
     if "kernel" in os.environ.get("UXDP_REQUIRE", "").split(","):
         pytest.fail(f"UXDP_REQUIRE=kernel: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def afxdp(kernel: None) -> None:
+    """Skip unless AF_XDP sockets can be made and joined to a queue; fail instead if UXDP_REQUIRE lists ``afxdp``."""
+    reason = _why_no_af_xdp()
+    if not reason:
+        return
+    if "afxdp" in os.environ.get("UXDP_REQUIRE", "").split(","):
+        pytest.fail(f"UXDP_REQUIRE=afxdp: {reason}")
+    pytest.skip(reason)
+
+
+def _why_no_af_xdp() -> str:
+    if shutil.which("ip") is None:
+        return "ip(8) is not installed: apt-get install iproute2"
+    try:
+        with XdpSocket(RingSizes()):
+            pass
+        with veth_pair():
+            pass
+    except (UxdpError, subprocess.CalledProcessError) as error:
+        return f"no AF_XDP on veth pairs between namespaces here ({error}): use a kernel that has them, as root"
+    return ""
 
 
 @pytest.fixture

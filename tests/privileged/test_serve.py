@@ -16,7 +16,7 @@ from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.frames import headers as h
 from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("kernel", "user")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -28,7 +28,7 @@ def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pair(kernel: None) -> Iterator[VethPair]:
+def pair(afxdp: None) -> Iterator[VethPair]:
     with veth_pair() as made:
         yield made
 
