@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ..compile.program import CompiledProgram, Origin
 from ..ports.attachment import Attachment
 from .queues import ServedQueue
 from .statistics import VERDICTS, QueueCounters
@@ -27,6 +28,16 @@ def report(event: str, message: str, *, level: int = logging.INFO, **fields: Any
     :param fields: what JSON can hold
     """
     _log.log(level, "%s", message, extra={"event": event, "fields": fields})
+
+
+def report_origin(compiled: CompiledProgram) -> None:
+    """Report where native code came from, and why it is not the bundle's own if that has some."""
+    for rejection in compiled.rejections:
+        message = f"native code in the bundle is not used: {rejection}"
+        report("native_refused", message, level=logging.WARNING, member=rejection.member, field=rejection.field)
+    origin = {Origin.AHEAD: "from the bundle", Origin.CACHE: "from the cache", Origin.LLVM: "compiled now"}
+    message = f"{compiled.source.entry}: native code {origin[compiled.origin]}"
+    report("compiled", message, program=compiled.source.entry, origin=compiled.origin.value)
 
 
 def report_ports(attachments: Sequence[Attachment], queues: Sequence[ServedQueue], *, generic: bool) -> None:

@@ -64,6 +64,7 @@ class Service:
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
             self.loaded = load(bound, options, len(self.plans))
+            events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
