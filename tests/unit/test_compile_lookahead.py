@@ -126,14 +126,14 @@ def test_ahead_on_a_short_frame_reads_nothing_behind_it(ahead: Running) -> None:
 def test_ahead_changes_neither_frame_nor_maps(ahead: Running) -> None:
     ahead.fill(100)
     before = ahead.contents()
-    stores = {store.definition.name: bytes(store._memory) for store in ahead.stores}
+    stores = {store.definition.name: bytes(store.memory) for store in ahead.stores}
     follow = ahead.module.function("uxdp_follow", None, ctypes.c_uint32, ctypes.c_uint64)
     for way in WAYS:
         for number in range(8):
             data = frame(way, number)
             follow(*looked_up(ahead, data))
             assert ahead.batch.result(0).data == data
-    assert {store.definition.name: bytes(store._memory) for store in ahead.stores} == stores
+    assert {store.definition.name: bytes(store.memory) for store in ahead.stores} == stores
     assert ahead.contents() == before
 
 
