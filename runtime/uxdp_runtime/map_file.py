@@ -21,6 +21,7 @@ An assignment is ``MAP:KEY=VALUE``. Key and value are JSON or plain text: ``ring
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -50,7 +51,12 @@ class Assignment(NamedTuple):
 
 
 def read_map_file(
-    data: bytes, path: str | Path | None, assignments: Sequence[str] = (), *, cpus: int | None = None
+    data: bytes,
+    path: str | Path | None,
+    assignments: Sequence[str] = (),
+    *,
+    cpus: int | None = None,
+    codecs: Mapping[str, MapCodec] | None = None,
 ) -> Contents:
     """Return the elements that a file and assignments give the maps of an object, in their order.
 
@@ -58,12 +64,13 @@ def read_map_file(
     :param path: a file, or None
     :param assignments: as for ``parse_assignment``; they come after the file's
     :param cpus: values that an element of a per-CPU map has; None: as many as in this kernel
+    :param codecs: of the object's maps; None: those of their types
     :raises MapFileError: the file cannot be read or is not of this form
     :raises MapValueError: a key or value does not fit its map
     """
     if path is None and not assignments:
         return {}
-    codecs = MapCodec.for_object(data)
+    codecs = MapCodec.for_object(data) if codecs is None else codecs
     cpus = num_possible_cpus() if cpus is None else cpus
     contents = load(path, codecs, cpus=cpus) if path is not None else {}
     for text in assignments:
@@ -88,7 +95,11 @@ def load(path: str | Path, codecs: Mapping[str, MapCodec], *, cpus: int) -> Cont
 
 def load_text(text: bytes | str, codecs: Mapping[str, MapCodec], *, cpus: int, source: str) -> Contents:
     """Return the elements that a file's text gives the maps; ``source`` names it in errors."""
-    document = _parse(text, source)
+    return load_document(parse_document(text, source), codecs, cpus=cpus, source=source)
+
+
+def load_document(document: Any, codecs: Mapping[str, MapCodec], *, cpus: int, source: str) -> Contents:
+    """Return the elements that a JSON document gives the maps; ``source`` names it in errors."""
     if not isinstance(document, dict):
         raise MapFileError(
             f"{describe(document)}, expected an object of maps by name",
@@ -97,7 +108,7 @@ def load_text(text: bytes | str, codecs: Mapping[str, MapCodec], *, cpus: int, s
         )
     contents: Contents = {}
     for name, elements in document.items():
-        codec = _codec(name, codecs, source)
+        codec = find_codec(name, codecs, source)
         if isinstance(elements, dict):
             pairs = [_keyed(codec, key, value, cpus, source) for key, value in elements.items()]
         elif isinstance(elements, list):
@@ -123,7 +134,7 @@ def parse_assignment(text: str, codecs: Mapping[str, MapCodec], *, cpus: int) ->
     name = name.strip()
     if not colon or not name:
         raise MapFileError("expected MAP:KEY=VALUE", context=source)
-    codec = _codec(name, codecs, source)
+    codec = find_codec(name, codecs, source)
     key, value = _split(rest, source)
     try:
         return Assignment(name, codec.encode_key(key), codec.encode(value, cpus=cpus))
@@ -186,7 +197,7 @@ def _listed(codec: MapCodec, item: Any, place: str, cpus: int, source: str) -> t
 def _keyed(codec: MapCodec, text: str, value: Any, cpus: int, source: str) -> tuple[bytes, bytes]:
     """Return one element of an object, whose key is text."""
     try:
-        return codec.encode_key(_value_of(text, source)), codec.encode(value, cpus=cpus)
+        return codec.encode_key(parse_text(text, source)), codec.encode(value, cpus=cpus)
     except MapValueError as error:
         raise error.at(source, f"[{json.dumps(text)}]") from error
 
@@ -196,8 +207,9 @@ def _element(codec: MapCodec, key: bytes, value: bytes, notation: Notation) -> d
     written = {"key": codec.decode_key(key, notation=notation), name: codec.decode(value, notation=notation)}
     if notation is not Notation.BPFTOOL:
         cpus = len(codec.split(value)) if codec.is_per_cpu else 1
-        if codec.encode_key(written["key"]) == key and codec.encode(written[name], cpus=cpus) == value:
-            return written
+        with suppress(MapValueError):  # it names what does not exist any more
+            if codec.encode_key(written["key"]) == key and codec.encode(written[name], cpus=cpus) == value:
+                return written
     raw: list[Any] = map_text.as_hex_list(value)
     if codec.is_per_cpu:
         raw = [{"cpu": cpu, "value": map_text.as_hex_list(part)} for cpu, part in enumerate(codec.split(value))]
@@ -212,7 +224,11 @@ def _element(codec: MapCodec, key: bytes, value: bytes, notation: Notation) -> d
 # --- text
 
 
-def _codec(name: str, codecs: Mapping[str, MapCodec], source: str) -> MapCodec:
+def find_codec(name: str, codecs: Mapping[str, MapCodec], source: str) -> MapCodec:
+    """Return the codec of a map.
+
+    :raises MapFileError: there is no such map; ``context`` is the source
+    """
     codec = codecs.get(name)
     if codec is None:
         near = difflib.get_close_matches(name, codecs, n=1)
@@ -233,15 +249,18 @@ def _split(text: str, source: str) -> tuple[Any, Any]:
         rest = text[end:].lstrip()
         if not rest.startswith("="):
             raise MapFileError(f"{describe(rest)} behind the key, expected =VALUE", context=source)
-        return key, _value_of(rest[1:], source)
+        return key, parse_text(rest[1:], source)
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise MapFileError("expected MAP:KEY=VALUE", context=source)
-    return _value_of(key, source), _value_of(value, source)
+    return parse_text(key, source), parse_text(value, source)
 
 
-def _value_of(text: str, source: str) -> Any:
-    """Return what a text means: JSON if it is, else itself."""
+def parse_text(text: str, source: str) -> Any:
+    """Return what the text of a key or value means: JSON if it is, else itself.
+
+    :raises MapFileError: it begins like JSON and is none
+    """
     text = text.strip()
     try:
         return _DECODER.decode(text)
@@ -251,7 +270,11 @@ def _value_of(text: str, source: str) -> Any:
         return text
 
 
-def _parse(text: bytes | str, source: str) -> Any:
+def parse_document(text: bytes | str, source: str) -> Any:
+    """Return the JSON document that a text is.
+
+    :raises MapFileError: it is none; ``context`` is the place in it
+    """
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode())
     except json.JSONDecodeError as cause:

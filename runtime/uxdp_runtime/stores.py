@@ -103,12 +103,17 @@ class Store:
     memory: mmap.mmap
 
     @property
+    def cpus(self) -> int:
+        """How many values an element of a per-CPU map has."""
+        return int(self.descriptor.num_cpus)
+
+    @property
     def value_bytes(self) -> int:
         """Bytes that an operation moves: for per-CPU maps one value of 8-byte multiples for every CPU."""
         if self.definition.type not in _PER_CPU:
             return self.definition.value_size
         rounded = self.definition.value_size + -self.definition.value_size % _VALUE_ALIGNMENT
-        return rounded * int(self.descriptor.num_cpus)
+        return rounded * self.cpus
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
@@ -149,22 +154,34 @@ class Store:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield all (key, value) pairs; what is changed meanwhile may be missed or come twice, as in the kernel."""
+        count = min(self.definition.max_entries, _ITEMS_BYTES // max(1, self.definition.key_size + self.value_bytes))
+        cursor: bytes | None = None
+        while True:
+            items, cursor = self.page(cursor, max(1, count))
+            yield from items
+            if cursor is None:
+                return
+
+    def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Return up to ``count`` (key, value) pairs, and where the next ones begin; None behind the last.
+
+        :param cursor: None for the first ones, or what the call before returned
+        """
         key_size, value_bytes = self.definition.key_size, self.value_bytes
-        count = max(1, min(self.definition.max_entries, _ITEMS_BYTES // max(1, key_size + value_bytes)))
-        cursor = ctypes.create_string_buffer(max(key_size, 1))
+        place = ctypes.create_string_buffer(cursor or b"", max(key_size, 1))
         keys = ctypes.create_string_buffer(max(count * key_size, 1))
         values = ctypes.create_string_buffer(max(count * value_bytes, 1))
-        read, first = count, True
-        while read == count:
-            read = self._control.read(ctypes.byref(self.descriptor), cursor, first, keys, values, count)
-            self._check(read)
-            first = False
-            some_keys, some_values = keys.raw, values.raw
-            for index in range(read):
-                yield (
-                    some_keys[index * key_size : (index + 1) * key_size],
-                    some_values[index * value_bytes : (index + 1) * value_bytes],
-                )
+        read = self._control.read(ctypes.byref(self.descriptor), place, cursor is None, keys, values, count)
+        self._check(read)
+        some_keys, some_values = keys.raw, values.raw
+        items = [
+            (
+                some_keys[index * key_size : (index + 1) * key_size],
+                some_values[index * value_bytes : (index + 1) * value_bytes],
+            )
+            for index in range(read)
+        ]
+        return items, place.raw[:key_size] if read == count else None
 
     def has_memory_of(self, other: "Store") -> bool:
         """Whether this store's memory is the same as another's of the same definition, byte for byte."""

@@ -133,28 +133,36 @@ class Map:
 
         :raises BpfError: EOPNOTSUPP for maps that the kernel lets nobody read, such as those of sockets
         """
-        count = self._elements_per_call()
         cursor: bytes | None = None
         while True:
-            try:
-                with self._named():
-                    batch = syscall.lookup_batch(self.fd, cursor, count, self.info.key_size, self.value_bytes)
-            except BpfError as refused:
-                if refused.errno == errno.ENOSPC and count < self.info.max_entries:
-                    count *= 2
-                    continue
-                if cursor is None and refused.errno in _NO_BATCHES:
-                    yield from self._items_one_by_one()
-                    return
-                raise
-            for index in range(batch.count):
-                yield (
-                    batch.keys[index * self.info.key_size : (index + 1) * self.info.key_size],
-                    batch.values[index * self.value_bytes : (index + 1) * self.value_bytes],
-                )
-            if batch.cursor is None:
+            items, cursor = self.page(cursor, self._elements_per_call())
+            yield from items
+            if cursor is None:
                 return
-            cursor = batch.cursor
+
+    def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Return about ``count`` elements, and where the next ones begin; None behind the last.
+
+        :param cursor: None for the first ones, or what the call before returned
+        :raises BpfError: EOPNOTSUPP for maps that the kernel lets nobody read, such as those of sockets
+        """
+        try:
+            with self._named():
+                batch = syscall.lookup_batch(self.fd, cursor, count, self.info.key_size, self.value_bytes)
+        except BpfError as refused:
+            if refused.errno == errno.ENOSPC and count < self.info.max_entries:
+                return self.page(cursor, 2 * count)
+            if refused.errno not in _NO_BATCHES:
+                raise
+            return self._page_one_by_one(cursor, count)
+        items = [
+            (
+                batch.keys[index * self.info.key_size : (index + 1) * self.info.key_size],
+                batch.values[index * self.value_bytes : (index + 1) * self.value_bytes],
+            )
+            for index in range(batch.count)
+        ]
+        return items, batch.cursor
 
     def update_many(self, items: Iterable[tuple[bytes, bytes]], flags: int = BPF_ANY) -> None:
         """Set many elements, many per system call where the kernel can.
@@ -217,11 +225,17 @@ class Map:
     def _elements_per_call(self) -> int:
         return max(1, min(self.info.max_entries, _BATCH_BYTES // (self.info.key_size + self.value_bytes)))
 
-    def _items_one_by_one(self) -> Iterator[tuple[bytes, bytes]]:
-        for key in self.keys():
-            value = self.get(key)
+    def _page_one_by_one(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        items: list[tuple[bytes, bytes]] = []
+        while len(items) < count:
+            with self._named():
+                cursor = syscall.next_key(self.fd, cursor, self.info.key_size)
+            if cursor is None:
+                break
+            value = self.get(cursor)
             if value is not None:  # deleted meanwhile, or an empty place of a prog_array
-                yield key, value
+                items.append((cursor, value))
+        return items, cursor
 
     def _check(self, what: str, data: bytes, size: int) -> None:
         if len(data) != size:

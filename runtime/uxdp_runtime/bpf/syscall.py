@@ -17,6 +17,7 @@ References: bpf(2); include/uapi/linux/bpf.h, union bpf_attr; kernel/bpf/syscall
 
 import ctypes
 import errno
+import os
 import platform
 import resource
 import struct
@@ -55,6 +56,8 @@ _MAP_CREATE = struct.Struct("=7I16s5IQ")
 _PROG_LOAD = struct.Struct("=IIQQIIQII16sII")
 _RAW_TRACEPOINT_OPEN = struct.Struct("=QixxxxQ")  # name, prog_fd, cookie
 _LINK_CREATE = struct.Struct("=iiII")  # prog_fd, target_ifindex, attach_type, flags
+_LINK_UPDATE = struct.Struct("=iiII")  # link_fd, new_prog_fd, flags, old_prog_fd
+_OBJ_PIN = struct.Struct("=QiI")  # pathname, bpf_fd, file_flags
 _INFO = struct.Struct("=iIQ")
 _TEST_RUN = struct.Struct("=iIIIQQIIIIQQIII")
 _MAP_INFO = struct.Struct("=6I16sIIQQIIII")
@@ -70,6 +73,7 @@ class Command(IntEnum):
     MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
+    OBJ_PIN = 6
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
@@ -78,6 +82,7 @@ class Command(IntEnum):
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
+    LINK_UPDATE = 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +278,20 @@ def create_xdp_link(program_fd: int, ifindex: int, flags: int) -> int:
     :param flags: XDP_FLAGS_* of include/uapi/linux/if_link.h
     """
     return _create(Command.LINK_CREATE, _LINK_CREATE.pack(program_fd, ifindex, _BPF_XDP, flags))
+
+
+def update_link(link_fd: int, program_fd: int) -> None:
+    """Put another program in the place of the one that a link attaches; no frame misses both."""
+    _bpf(Command.LINK_UPDATE, _LINK_UPDATE.pack(link_fd, program_fd, 0, 0))
+
+
+def pin_object(fd: int, path: str) -> None:
+    """Give a map, program or link a name in a bpffs, which keeps it until the name is removed.
+
+    :raises BpfError: EPERM if the path is in no bpffs, or has a dot in its last part; EEXIST if it is taken
+    """
+    keep = _Input(os.fsencode(path) + b"\0")
+    _bpf(Command.OBJ_PIN, _OBJ_PIN.pack(keep.address, fd, 0))
 
 
 def map_info(fd: int) -> MapInfo:

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "test": ("uxdp_runtime.cli.test", "test", "Prove that native code does what the kernel does."),
     "replay": ("uxdp_runtime.cli.replay", "replay", "Run a capture through a program, natively."),
     "serve": ("uxdp_runtime.cli.serve", "serve", "Serve a network function on live traffic."),
+    "map": ("uxdp_runtime.cli.map", "map_group", "Read and write the maps of a running service."),
     "bench": ("uxdp_runtime.cli.bench", "bench", "Measure what a frame costs in the kernel and natively."),
     "list": ("uxdp_runtime.cli.installed", "list_installed", "List the installed network functions."),
 }

@@ -13,12 +13,15 @@ from types import MappingProxyType
 
 from uxdp_bundle.binding import BoundBundle
 
+from ..bpf.maps import Map
 from ..compile.cache import cache_directory
 from ..compile.program import CompiledProgram, compile_program
 from ..map_file import read_map_file
 from ..native_module import NativeModule
+from ..ports.attachment import Fallback
 from ..stores import Stores, control_library
 from ..verify import VerifiedObject, verify
+from .map_access import MapAccess
 from .options import ServeOptions
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -39,6 +42,7 @@ class Loaded:
     verified: VerifiedObject
     compiled: CompiledProgram
     stores: Stores
+    maps: MapAccess
     workers: tuple[NativeModule, ...]
     resources: ExitStack
 
@@ -50,6 +54,17 @@ class Loaded:
     def object(self) -> bytes:
         """The object whose types the maps have."""
         return self.compiled.source.object
+
+    @property
+    def shared_maps(self) -> dict[str, Map]:
+        """The kernel's maps whose pages the native program works on: arrays and global data that can change."""
+        return {
+            name: self.verified.maps[name]
+            for name in (definition.name for definition in self.compiled.source.maps)
+            if name in self.verified.maps
+            and self.verified.maps[name].type == "array"
+            and not name.startswith((".rodata", ".kconfig"))
+        }
 
     @property
     def entry_fd(self) -> int:
@@ -107,13 +122,20 @@ def load(
             source.object, source.maps, num_workers, control_library(), given=given, kept=kept.memory, shared=True
         )
         stores.link_programs(source.object, source.programs)
+        maps = MapAccess(
+            source.object,
+            verified,
+            {store.definition.name: store for store in stores},
+            mirror=options.on_failure is Fallback.KERNEL,
+        )
         if inherited is None:
-            contents = read_map_file(source.object, options.maps or None, options.assignments, cpus=num_workers)
-            for map_name, items in contents.items():
-                for key, value in items:
-                    stores[map_name].update(key, value)
+            maps.fill(
+                read_map_file(
+                    source.object, options.maps or None, options.assignments, cpus=num_workers, codecs=maps.codecs
+                )
+            )
         workers = tuple(
             NativeModule(compiled.native.data, stores, worker, seed=int.from_bytes(os.urandom(8), "little"))
             for worker in range(num_workers)
         )
-        return Loaded(verified, compiled, stores, workers, stack.pop_all())
+        return Loaded(verified, compiled, stores, maps, workers, stack.pop_all())

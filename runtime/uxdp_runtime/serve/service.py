@@ -28,7 +28,9 @@ from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
 from .loaded import load
+from .map_access import map_handlers
 from .options import ServeOptions
+from .pinning import Pins
 from .queues import Queues, plan_queues
 from .statistics import read_counters
 
@@ -80,6 +82,10 @@ class Service:
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
             self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
+            self._pins = stack.enter_context(Pins(self.name))
+            self._pins.replace(self.loaded.shared_maps)
+            if self._pins.reason:
+                events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
         self._loop.every_tick(self._tick)
@@ -158,7 +164,12 @@ class Service:
         }
 
     def _handlers(self) -> dict[str, Handler]:
-        return {"status": self.status, "stats": self.stats, "stop": lambda _request: self.stop()}
+        return {
+            "status": self.status,
+            "stats": self.stats,
+            "stop": lambda _request: self.stop(),
+            **map_handlers(lambda: self.loaded.maps),
+        }
 
     def _attach(self, interfaces: Sequence[Interface], stack: ExitStack) -> list[Attachment]:
         program = self.loaded.verified.programs[self.loaded.compiled.source.entry]

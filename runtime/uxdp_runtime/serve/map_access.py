@@ -1,0 +1,292 @@
+"""The maps of a running service, for its control socket: keys and values by their BTF types.
+
+Each element has one side or two. The kernel's arrays and global data are the native program's memory, so the kernel's
+map is all there is of them. Other maps are stores. Where the kernel's copy of the program stands in while native code
+is away (``--on-failure kernel``), what is written goes to the kernel's map as well; reading reads the store. In the
+kernel mode there are only the kernel's maps.
+
+A request handles a bounded number of elements, because the control process has one thread: dumps and bulk loads come in
+pieces.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
+
+from ..bpf import syscall
+from ..bpf.cpus import num_possible_cpus
+from ..bpf.maps import BPF_ANY, BPF_EXIST, BPF_NOEXIST, Map
+from ..errors import ParameterError
+from ..map_file import Contents, dump, find_codec, load_document
+from ..map_layout import Notation
+from ..map_values import MapCodec
+from ..stores import Store
+from ..verify import VerifiedObject
+from .control_socket import Handler
+from .target_names import with_target_names
+
+MAX_ELEMENTS: Final = 1024  # of one request
+_MAX_BYTES: Final = 1 << 18
+_FLAGS: Final = {"any": BPF_ANY, "new": BPF_NOEXIST, "existing": BPF_EXIST}
+_NOTATIONS: Final = {"network": Notation.NETWORK, "addresses": Notation.ADDRESSES, "bpftool": Notation.BPFTOOL}
+_ARRAYS: Final = frozenset({"array", "percpu_array"})
+_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap"})
+_PROGRAM = struct.Struct("=I")
+
+
+class MissingElementError(UxdpError):
+    """A map has no such element."""
+
+
+class _Side(Protocol):
+    """What a store and a map of the kernel have in common."""
+
+    def lookup(self, key: bytes) -> bytes | None: ...
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None: ...
+
+    def delete(self, key: bytes) -> None: ...
+
+    def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]: ...
+
+
+class _KernelSide:
+    """A map of the kernel, in which programs have numbers as in a store."""
+
+    def __init__(self, table: Map, program_fds: Sequence[int]) -> None:
+        """Wrap it.
+
+        :param program_fds: by number in the object; -1: not loaded
+        """
+        self._table = table
+        self._is_prog_array = table.type == "prog_array"
+        self._fds = program_fds
+        # The kernel takes descriptors and gives back ids.
+        self._ids = [syscall.program_info(fd).id if fd >= 0 else 0 for fd in program_fds] if self._is_prog_array else []
+
+    def lookup(self, key: bytes) -> bytes | None:
+        value = self._table.get(key)
+        return None if value is None else self._from_kernel(value)
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        if self._is_prog_array:
+            value = struct.pack("=i", self._fds[_PROGRAM.unpack(value)[0] - 1])
+        # Where workers are fewer than CPUs, their values go to the first ones.
+        size = self._table.value_bytes
+        self._table.update(key, value[:size].ljust(size, b"\0"), flags)
+
+    def delete(self, key: bytes) -> None:
+        self._table.delete(key)
+
+    def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        items, following = self._table.page(cursor, count)
+        return [(key, self._from_kernel(value)) for key, value in items], following
+
+    def _from_kernel(self, value: bytes) -> bytes:
+        if not self._is_prog_array:
+            return value
+        (found,) = _PROGRAM.unpack(value)
+        return _PROGRAM.pack(self._ids.index(found) + 1) if found in self._ids else value
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """One map: its codec, where its elements are, how many values a per-CPU element has, and a second place to write
+    to."""
+
+    codec: MapCodec
+    side: _Side
+    cpus: int
+    mirror: _Side | None
+
+    def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
+        """Set an element.
+
+        :raises UxdpError: as bpf(2) would refuse it
+        """
+        self.side.update(key, value, flags)
+        if self.mirror is not None:
+            self.mirror.update(key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Delete an element.
+
+        :raises UxdpError: there is none, or such maps cannot
+        """
+        self.side.delete(key)
+        if self.mirror is not None and self.mirror.lookup(key) is not None:
+            self.mirror.delete(key)
+
+
+class MapAccess:
+    """The maps of one version of a program."""
+
+    def __init__(
+        self,
+        obj: bytes,
+        verified: VerifiedObject,
+        stores: Mapping[str, Store],
+        *,
+        mirror: bool,
+    ) -> None:
+        """Find out where each map's elements are.
+
+        :param obj: the object, for the types
+        :param stores: by map; maps without one, and arrays, are the kernel's
+        :param mirror: whether what goes to a store goes to the kernel's map as well
+        """
+        names = [fact.name for fact in verified.bound.facts.programs]
+        fds = [verified.programs[name].fd if name in verified.programs else -1 for name in names]
+        codecs = MapCodec.for_object(obj)
+        callable_names = [name if fd >= 0 else "" for name, fd in zip(names, fds, strict=True)]
+        self._codecs = with_target_names(codecs, callable_names)
+        self._maps: dict[str, Elements] = {}
+        for name, codec in self._codecs.items():
+            store = None if codec.definition.type == "array" else stores.get(name)
+            kernel = _KernelSide(verified.maps[name], fds) if name in verified.maps else None
+            if store is not None:
+                self._maps[name] = Elements(codec, store, store.cpus, kernel if mirror else None)
+            elif kernel is not None:
+                self._maps[name] = Elements(codec, kernel, num_possible_cpus(), None)
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return the definitions of all maps."""
+        return [
+            {
+                "name": name,
+                "type": elements.codec.definition.type,
+                "key_size": elements.codec.definition.key_size,
+                "value_size": elements.codec.definition.value_size,
+                "max_entries": elements.codec.definition.max_entries,
+                "flags": elements.codec.definition.flags,
+                "typed": elements.codec.is_typed,
+                "global_data": elements.codec.is_global_data,
+                "has_elements": elements.codec.definition.type not in _WITHOUT_ELEMENTS,
+                "in_kernel": isinstance(elements.side, _KernelSide),
+                "cpus": elements.cpus if elements.codec.is_per_cpu else 1,
+            }
+            for name, elements in self._maps.items()
+        ]
+
+    def fill(self, contents: Contents) -> None:
+        """Set elements that were read from a file or from assignments."""
+        for name, items in contents.items():
+            for key, value in items:
+                self._maps[name].update(key, value)
+
+    @property
+    def codecs(self) -> Mapping[str, MapCodec]:
+        """The codecs, which know names of interfaces and programs."""
+        return self._codecs
+
+    def get(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer {"map", "key"} with the element.
+
+        :raises MissingElementError: there is none
+        """
+        elements = self._find(request)
+        key = elements.codec.encode_key(request["key"])
+        value = elements.side.lookup(key)
+        if value is None:
+            raise MissingElementError("no such element", context=f"map {elements.codec.name}")
+        return self._written(elements, [(key, value)], request)[0]
+
+    def set(self, request: Mapping[str, Any]) -> None:
+        """Carry out {"map", "key", "value", "flags"}."""
+        elements = self._find(request)
+        flags = _FLAGS.get(request.get("flags", "any"))
+        if flags is None:
+            raise ParameterError(f"{request['flags']!r}, expected one of {', '.join(_FLAGS)}", context="flags")
+        self._check_writable(elements)
+        codec = elements.codec
+        key = codec.encode_key(request["key"])
+        if codec.is_global_data:
+            # Variables that are not named keep what they have now.
+            codec = dataclasses.replace(codec, initial=elements.side.lookup(key) or codec.initial)
+        elements.update(key, codec.encode(request["value"], cpus=elements.cpus), flags)
+
+    def delete(self, request: Mapping[str, Any]) -> None:
+        """Carry out {"map", "key"}."""
+        elements = self._find(request)
+        self._check_writable(elements)
+        elements.delete(elements.codec.encode_key(request["key"]))
+
+    def dump(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer {"map", "cursor", "zeros"} with the next elements, and the cursor for those behind them, or None.
+
+        Elements of arrays that are all zero are left out, unless ``zeros`` asks for them.
+        """
+        elements = self._find(request)
+        definition = elements.codec.definition
+        if definition.type in _WITHOUT_ELEMENTS:
+            raise UnsupportedFeatureError(
+                f"reading a map of type {definition.type}",
+                "it has no elements to show",
+                context=f"map {definition.name}",
+            )
+        cursor = request.get("cursor")
+        count = max(1, min(MAX_ELEMENTS, _MAX_BYTES // (definition.key_size + definition.value_size * elements.cpus)))
+        items, following = elements.side.page(None if cursor is None else bytes.fromhex(cursor), count)
+        if definition.type in _ARRAYS and not request.get("zeros", False):
+            items = [(key, value) for key, value in items if any(value)]
+        return {
+            "elements": self._written(elements, items, request),
+            "cursor": None if following is None else following.hex(),
+        }
+
+    def load(self, request: Mapping[str, Any]) -> int:
+        """Carry out {"elements": {map: […]}, "source", "check"}; return how many elements there were.
+
+        Nothing is set if one is malformed, or ``check`` is true.
+        """
+        contents: Contents = {}
+        document = request["elements"]
+        for name in document if isinstance(document, dict) else ():
+            elements = self._find({"map": name})
+            self._check_writable(elements)
+            contents |= load_document(
+                {name: document[name]}, self._codecs, cpus=elements.cpus, source=str(request.get("source", "request"))
+            )
+        if not request.get("check", False):
+            self.fill(contents)
+        return sum(map(len, contents.values()))
+
+    def _find(self, request: Mapping[str, Any]) -> Elements:
+        name = request["map"]
+        find_codec(name, {known: elements.codec for known, elements in self._maps.items()}, "maps of the service")
+        return self._maps[name]
+
+    def _check_writable(self, elements: Elements) -> None:
+        name = elements.codec.name
+        if name.startswith((".rodata", ".kconfig")):
+            raise UnsupportedFeatureError(
+                "changing constants", "they are part of the compiled code", context=f"map {name}", remedy="uxdp reload"
+            )
+
+    def _written(
+        self, elements: Elements, items: Iterable[tuple[bytes, bytes]], request: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        notation = _NOTATIONS.get(request.get("notation", "network"))
+        if notation is None:
+            raise ParameterError(f"expected one of {', '.join(_NOTATIONS)}", context="notation")
+        name = elements.codec.name
+        return dump({name: items}, {name: elements.codec}, notation=notation)[name]
+
+
+def map_handlers(current: Callable[[], MapAccess]) -> dict[str, Handler]:
+    """Return what answers the control socket's map commands.
+
+    :param current: returns the maps of the version that is served now
+    """
+    return {
+        "map-list": lambda _request: current().definitions(),
+        "map-get": lambda request: current().get(request),
+        "map-set": lambda request: current().set(request),
+        "map-delete": lambda request: current().delete(request),
+        "map-dump": lambda request: current().dump(request),
+        "map-load": lambda request: current().load(request),
+    }

@@ -1,0 +1,96 @@
+"""What a redirect or a tail call leads to, by name: interfaces in devmaps, programs in prog_arrays.
+
+In a store a program is its number in the object, counted from 1; the kernel takes a descriptor and gives an id back. To
+people it is its name. An interface is its ifindex everywhere, or its name, in the service's network namespace.
+"""
+
+import dataclasses
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ..map_layout import Image, Layout, Notation, ValueShapeError
+from ..map_text import number
+from ..map_values import MapCodec
+
+_DEVMAPS: Final = frozenset({"devmap", "devmap_hash"})
+_IFINDEX_MEMBER: Final = "ifindex"  # of struct bpf_devmap_val, include/uapi/linux/bpf.h
+_NUMBER = struct.Struct("=I")
+
+
+def with_target_names(codecs: Mapping[str, MapCodec], programs: Sequence[str]) -> dict[str, MapCodec]:
+    """Return the codecs of an object's maps, which take and give names of interfaces and programs.
+
+    :param programs: of the object, in the order of their numbers; those that cannot be called have no name: ""
+    """
+    return {name: dataclasses.replace(codec, value=_named(codec, programs)) for name, codec in codecs.items()}
+
+
+def _named(codec: MapCodec, programs: Sequence[str]) -> Layout:
+    if codec.definition.type in _DEVMAPS:
+        return _Target(codec.value, _ifindex_of, _interface_of, "an interface that exists here", always=False)
+    if codec.definition.type == "prog_array":
+        numbers = {name: index for index, name in enumerate(programs, start=1) if name}
+        names = {index: name for name, index in numbers.items()}
+        wanted = f"one of the programs {', '.join(numbers) or 'none'}"
+        return _Target(codec.value, numbers.get, names.get, wanted, always=True)
+    if codec.definition.type == "xskmap":
+        wanted = "nothing: only the process that owns a socket can put it there, by its descriptor"
+        return _Target(codec.value, lambda _name: None, lambda _number: None, wanted, always=False)
+    return codec.value
+
+
+class _Target(Layout):
+    """A number that stands for something with a name; ``always``: numbers mean nothing to people."""
+
+    def __init__(
+        self,
+        inner: Layout,
+        number_of: Callable[[str], int | None],
+        name_of: Callable[[int], str | None],
+        wanted: str,
+        *,
+        always: bool,
+    ) -> None:
+        self.size = inner.size
+        self.leaves = inner.leaves
+        self._inner = inner
+        self._number_of = number_of
+        self._name_of = name_of
+        self._wanted = wanted
+        self._always = always
+
+    def decode(self, data: bytes, offset: int, notation: Notation) -> Any:
+        """Return the name in ADDRESSES, or if only that means anything; else the number."""
+        name = self._name_of(_NUMBER.unpack_from(data, offset)[0])
+        if name is not None and (self._always or notation is Notation.ADDRESSES):
+            return name
+        return self._inner.decode(data, offset, notation)
+
+    def encode(self, image: Image, offset: int, value: Any, notation: Notation) -> None:
+        """Take a name, or the number of what exists."""
+        known = None
+        if isinstance(value, str) and number(value) is None:
+            known = self._number_of(value)
+            if known is None:
+                raise ValueShapeError(value, self._wanted)
+        given = value if known is None else known if self.size == _NUMBER.size else {_IFINDEX_MEMBER: known}
+        self._inner.encode(image, offset, given, notation)
+        (written,) = _NUMBER.unpack_from(image.data, offset)
+        if self._name_of(written) is None:
+            raise ValueShapeError(value, self._wanted)
+
+
+def _ifindex_of(name: str) -> int | None:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
+def _interface_of(ifindex: int) -> str | None:
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return None

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/* state: frames of an EtherType of their own are sent back, with what was found in maps and in the
+ * context written into them; all others are passed. Versions of it differ in what is defined. */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#ifndef VERSION
+#define VERSION 1
+#endif
+#ifndef FLOW_MEMBERS
+#define FLOW_MEMBERS __u64 frames
+#endif
+#ifndef GLOBALS
+#define GLOBALS __u64 seen
+#endif
+
+struct report {
+	__u8 destination[ETH_ALEN];
+	__u8 source[ETH_ALEN];
+	__be16 protocol;
+	__u32 number;
+	__u8 version;
+	__u8 mark;
+	__u8 stage;
+	__u8 flow;
+	__u32 ifindex;
+	__u32 queue;
+	__u32 seen;
+} __attribute__((packed));
+
+struct settings {
+	__u32 mark;
+	__be32 address;
+};
+
+struct flow {
+	FLOW_MEMBERS;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1000);
+	__type(key, __be32);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} per_worker SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} ports SEC(".maps");
+
+int stage_one(struct xdp_md *ctx);
+int stage_two(struct xdp_md *ctx);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, int(struct xdp_md *));
+} stages SEC(".maps") = {
+    .values = {[0] = (void *)&stage_one},
+};
+
+GLOBALS;
+__u32 limit = 7;
+
+static struct report *report_of(struct xdp_md *ctx)
+{
+	struct report *report = (void *)(long)ctx->data;
+
+	if ((void *)(report + 1) > (void *)(long)ctx->data_end ||
+	    report->protocol != bpf_htons(ETH_P_802_EX1))
+		return 0;
+	return report;
+}
+
+static int send_back(struct xdp_md *ctx, __u8 stage)
+{
+	struct report *report = report_of(ctx);
+	__u8 address[ETH_ALEN];
+
+	if (!report)
+		return XDP_DROP;
+	report->stage = stage;
+	__builtin_memcpy(address, report->source, ETH_ALEN);
+	__builtin_memcpy(report->source, report->destination, ETH_ALEN);
+	__builtin_memcpy(report->destination, address, ETH_ALEN);
+	return XDP_TX;
+}
+
+SEC("xdp")
+int state(struct xdp_md *ctx)
+{
+	struct report *report = report_of(ctx);
+	__u32 zero = 0, key = bpf_htonl(0x0a000001);
+	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	__u64 *count = bpf_map_lookup_elem(&per_worker, &zero);
+
+	if (!report)
+		return XDP_PASS;
+	if (!set || !count)
+		return XDP_ABORTED;
+	*count += 1;
+	seen += 1;
+	report->version = VERSION;
+	report->mark = set->mark;
+	report->flow = 0;
+	if (flow) {
+		__sync_fetch_and_add(&flow->frames, 1);
+		report->flow = flow->frames;
+	}
+	report->ifindex = ctx->ingress_ifindex;
+	report->queue = ctx->rx_queue_index;
+	report->seen = seen > limit ? seen : limit;
+	bpf_tail_call(ctx, &stages, 0);
+	if (limit == 1000)
+		return bpf_redirect_map(&ports, 0, XDP_DROP);
+	return send_back(ctx, 0);
+}
+
+SEC("xdp")
+int stage_one(struct xdp_md *ctx)
+{
+	return send_back(ctx, 1);
+}
+
+SEC("xdp")
+int stage_two(struct xdp_md *ctx)
+{
+	return send_back(ctx, 2);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";
