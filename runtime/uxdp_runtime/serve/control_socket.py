@@ -66,7 +66,9 @@ def ask(name: str, request: Mapping[str, Any]) -> Any:
             cause.errno or 2,
             f"no service answers: {cause.strerror or cause}",
             context=str(path),
-            remedy="uxdp status lists what runs here",
+            remedy="it answers only whom it runs as, root as a rule"
+            if isinstance(cause, PermissionError)
+            else "uxdp status lists what runs here",
         ) from cause
     try:
         answer = json.loads(line)
