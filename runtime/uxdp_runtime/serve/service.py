@@ -27,11 +27,12 @@ from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
+from .interface_watch import InterfaceWatch
 from .loaded import load
 from .map_access import map_handlers
 from .options import ServeOptions
 from .pinning import Pins
-from .queues import Queues, plan_queues
+from .queues import Queues, check_mtu, plan_queues
 from .statistics import read_counters
 
 _READY_SECONDS: Final = 5.0
@@ -62,12 +63,15 @@ class Service:
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
-            interfaces = [_usable(name, replace_program=options.replace) for name in options.interfaces]
+            interfaces = [_usable(name) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
             self.loaded = load(bound, options, len(self.plans))
+            multi_buffer = "frags" in self.loaded.verified.programs[self.loaded.compiled.source.entry].flags
             events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
+            for target in interfaces:
+                check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
                 Queues(
@@ -77,7 +81,7 @@ class Service:
                     chunk_bytes=options.chunk_bytes,
                     tx=options.tx,
                     busy_poll=options.busy_poll,
-                    multi_buffer="frags" in self.loaded.verified.programs[self.loaded.compiled.source.entry].flags,
+                    multi_buffer=multi_buffer,
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
@@ -88,7 +92,9 @@ class Service:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
+        self._watch = InterfaceWatch(self.attachments, self.queues.queues, options.chunk_bytes)
         self._loop.every_tick(self._tick)
+        self._loop.every_tick(self._watch.look)
 
     def __enter__(self) -> Self:
         return self
@@ -138,11 +144,13 @@ class Service:
             "serving": self._data is not None,
             "restarts": self.restarts,
             "started": self.started,
+            "huge_pages": self.queues.has_huge_pages,
             "uptime_seconds": round(time.time() - self.started, 1),
             "interfaces": [
                 {
                     "name": attachment.interface.name,
                     "ifindex": attachment.interface.index,
+                    "gone": self._watch.is_gone(attachment.interface.index),
                     "attached": "generic" if attachment.is_generic else "native",
                     "queues": [
                         {"queue": queue.plan.queue_id, "cpu": queue.plan.cpu, "zero_copy": queue.zero_copy}
@@ -181,6 +189,7 @@ class Service:
                     program_fd=program.fd,
                     frags="frags" in program.flags,
                     generic=self.options.generic,
+                    replace=self.options.replace,
                 )
             )
             for target in interfaces
@@ -244,7 +253,7 @@ class Service:
         data.reap()
 
 
-def _usable(name: str, *, replace_program: bool) -> Interface:
+def _usable(name: str) -> Interface:
     found = interface(name)
     if not found.is_up:
         raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")
