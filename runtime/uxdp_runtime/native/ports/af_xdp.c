@@ -488,6 +488,15 @@ static void transmit_in_pieces(struct uxdp_queue *queue, const struct pending *f
 	kick(queue);
 }
 
+/* Whether the frame at the RX ring's consumer has several buffers. */
+UXDP_INLINE bool begins_in_pieces(struct uxdp_queue *queue)
+{
+	const struct xdp_desc *descriptors = queue->rx.descriptors;
+
+	return ring_available(&queue->rx) &&
+	       descriptors[queue->rx.cached_consumer & queue->rx.mask].options & XDP_PKT_CONTD;
+}
+
 /* How many descriptors the frame at the RX ring's consumer has; 0: the ring is empty. */
 UXDP_INLINE u32 count_pieces(struct uxdp_queue *queue)
 {
@@ -706,7 +715,7 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 				if (dispose(queue, &batch, &frames[i], received[i].addr,
 					    received[i].len))
 					release_chunk(queue, received[i].addr);
-		} else if (unlikely(ring_available(&queue->rx))) {
+		} else if (unlikely(begins_in_pieces(queue))) {
 			serve_in_pieces(queue, &batch, count_pieces(queue));
 			n = 1;
 		}
