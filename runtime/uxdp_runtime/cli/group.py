@@ -38,6 +38,10 @@ COMMANDS: Final = {
     "test": ("uxdp_runtime.cli.test", "test", "Prove that native code does what the kernel does."),
     "replay": ("uxdp_runtime.cli.replay", "replay", "Run a capture through a program, natively."),
     "serve": ("uxdp_runtime.cli.serve", "serve", "Serve a network function on live traffic."),
+    "status": ("uxdp_runtime.cli.operate", "status", "Show the services that run here."),
+    "stats": ("uxdp_runtime.cli.operate", "stats", "Show a service's counters and rates."),
+    "stop": ("uxdp_runtime.cli.operate", "stop", "End a service."),
+    "reload": ("uxdp_runtime.cli.reload", "reload", "Serve another version, without losing a frame."),
     "map": ("uxdp_runtime.cli.map", "map_group", "Read and write the maps of a running service."),
     "bench": ("uxdp_runtime.cli.bench", "bench", "Measure what a frame costs in the kernel and natively."),
     "list": ("uxdp_runtime.cli.installed", "list_installed", "List the installed network functions."),
@@ -156,5 +160,5 @@ def main() -> None:
     \b
     Exit codes: 0 done · 1 other failure, or differences found · 2 usage · 3 malformed bundle · 4 not trusted
     5 object and IR differ · 6 key or trust files · 7 installed network functions · 8 not supported here
-    9 refused by the kernel
+    9 refused by the kernel · 10 an interface, queue or service cannot be had
     """

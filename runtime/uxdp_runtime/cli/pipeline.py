@@ -1,6 +1,6 @@
 """The steps that every command before a running program takes: open, authenticate, bind; and what they are told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def bound_bundle(argument: str, *, insecure_unsigned: bool) -> Iterator["BoundBundle"]:
+def bound_bundle(
+    argument: str, *, insecure_unsigned: bool, warn: Callable[[str], None] = output.warn
+) -> Iterator["BoundBundle"]:
     """Open a bundle by path or installed name, authenticate and bind it; it is closed afterwards.
 
     :param insecure_unsigned: go on, with a warning, if nobody trusted has signed it
+    :param warn: what to do with the warning
     """
     from uxdp_bundle.authentication import authenticate
     from uxdp_bundle.binding import bind
@@ -39,7 +42,7 @@ def bound_bundle(argument: str, *, insecure_unsigned: bool) -> Iterator["BoundBu
             allow_unsigned=insecure_unsigned,
         )
         if authentic.insecure:
-            output.warn(f"{path}: INSECURE: nobody you trust has signed this bundle; accepted by --insecure-unsigned")
+            warn(f"{path}: INSECURE: nobody you trust has signed this bundle; accepted by --insecure-unsigned")
         yield bind(authentic)
 
 

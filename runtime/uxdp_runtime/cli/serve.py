@@ -1,15 +1,21 @@
 """``uxdp serve``: a network function on live traffic."""
 
 import logging
+import os
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ParameterError
 from .pipeline import bound_bundle, parse_params, program_to_run, report_origin
 from .serve_config import use_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command()
@@ -24,7 +30,6 @@ from .serve_config import use_config
 )
 @click.option("--busy-poll", is_flag=True, help="Never sleep: lowest latency, a whole CPU for each queue.")
 @click.option("--generic", is_flag=True, help="Attach on socket buffers, even if the driver has XDP.")
-@click.option("--replace", is_flag=True, help="Detach another XDP program first; it is not attached again.")
 @click.option(
     "--on-failure",
     type=click.Choice(["pass", "drop", "kernel"]),
@@ -35,6 +40,7 @@ from .serve_config import use_config
 @click.option("--maps", "maps_file", default="", help="Fill the maps from a JSON file (bpftool's format too).")
 @click.option("--set", "assignments", metavar="MAP:KEY=VALUE", multiple=True, help="Set one map element.")
 @click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="Set a constant of the program.")
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there, at /metrics.")
 @click.option("--log-json", is_flag=True, help="Log events as JSON objects, one a line.")
 @click.option(
     "--config",
@@ -48,6 +54,8 @@ from .serve_config import use_config
 def serve(bundle: str | None, **flags: Any) -> None:
     """Serve a bundle: authenticate, bind, verify, compile, attach, and run it on live frames.
 
+    On a terminal a table shows what happens; elsewhere there is a line for each event. SIGTERM and SIGINT stop it.
+
     \b
     Example:
       sudo uxdp serve load_balancer.uxdp --af-xdp eth0 --maps maps.json
@@ -55,13 +63,20 @@ def serve(bundle: str | None, **flags: Any) -> None:
       sudo uxdp serve --config /etc/uxdp/services/edge.toml
     """
     from ..ports.attachment import Fallback
+    from ..serve.events import report
+    from ..serve.live_table import LiveTable
+    from ..serve.metrics import MetricsEndpoint
+    from ..serve.operation import Operation
     from ..serve.options import ServeOptions, parse_ranges
     from ..serve.service import Service
+    from ..serve.service_manager import ServiceManager
 
     if bundle is None:
         raise ParameterError("no bundle to serve", remedy="name a file or an installed network function")
-    _log_to_stderr(as_json=flags["log_json"])
-    with bound_bundle(bundle, insecure_unsigned=flags["insecure_unsigned"]) as bound:
+    console = _terminal(log_json=flags["log_json"])
+    _log_events(console, as_json=flags["log_json"])
+    warn = partial(report, "insecure", level=logging.WARNING)
+    with bound_bundle(bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn) as bound:
         opened = bound.authentic.bundle
         options = ServeOptions(
             bundle=bundle,
@@ -73,21 +88,39 @@ def serve(bundle: str | None, **flags: Any) -> None:
             tx=flags["tx"],
             busy_poll=flags["busy_poll"],
             generic=True if flags["generic"] else None,
-            replace=flags["replace"],
             on_failure=Fallback[flags["on_failure"].upper()],
             params=parse_params(opened, flags["params"]),
             maps=flags["maps_file"],
             assignments=flags["assignments"],
+            metrics=flags["metrics"],
             insecure_unsigned=flags["insecure_unsigned"],
         )
-        with Service(bound, options) as service:
-            report_origin(service.loaded.compiled)
-            service.run()
+        again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"])
+        with (
+            ServiceManager.from_environment(os.environ) or nullcontext() as manager,
+            MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,
+            LiveTable(console) if console is not None else nullcontext() as table,
+            Service(bound, options, again) as service,
+        ):
+            if not flags["log_json"]:
+                report_origin(service.loaded.compiled)
+            with Operation(service, table=table, metrics=metrics, manager=manager):
+                service.run()
 
 
-def _log_to_stderr(*, as_json: bool) -> None:
+def _terminal(*, log_json: bool) -> "Console | None":
+    """Return the terminal that a live table and the events can share, if there is one."""
+    if log_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return None
+    from rich.console import Console
+
+    return Console()
+
+
+def _log_events(console: "Console | None", *, as_json: bool) -> None:
     from ..serve.events import JsonFormatter, LineFormatter
+    from ..serve.live_table import ConsoleHandler
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if console is None else ConsoleHandler(console)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, Self
 
 from ..bpf import syscall
-from ..bpf.libbpf import LibbpfObject, attached_program, detach_program, program_fd_of
+from ..bpf.libbpf import LibbpfObject, attached_program, program_fd_of
 from ..bpf.maps import Map
 from ..bpf.own_programs import own_program
 from ..errors import BpfError, PortError, errno_text
@@ -46,7 +46,6 @@ class Attachment:
         frags: bool = False,
         generic: bool | None = None,
         bypass_fd: int = -1,
-        replace: bool = False,
     ) -> None:
         """Load and attach the program, with nobody at the sockets yet: frames go where the fallback says.
 
@@ -54,7 +53,6 @@ class Attachment:
         :param frags: whether the program takes frames of several buffers; both must, or neither
         :param generic: attach in the driver (False), generically (True), or as it goes (None)
         :param bypass_fd: the injector's counters of passing frames, see the program; -1: there is no injector
-        :param replace: detach another program first; it is not attached again afterwards
         :raises PortError: EBUSY if another program is attached, EOPNOTSUPP if the driver has no XDP
         """
         self.interface = target
@@ -72,10 +70,8 @@ class Attachment:
             self._maps = {table.name: Map(table.fd, name=table.name) for table in self._loaded.maps}
             self._settings = self._maps["settings"].mmap()
             _SETTINGS.pack_into(self._settings, 0, 1, fallback)
-            if fallback is Fallback.KERNEL:
-                self._maps["program"].update(_FIRST_KEY, struct.pack("=i", program_fd))
-            if replace:
-                self._detach_other()
+            self._fallback = fallback
+            self.set_fallback_program(program_fd)
             self.is_generic = self._attach(generic)
         except BaseException:
             self.close()
@@ -106,27 +102,14 @@ class Attachment:
         """
         self._maps["sockets"].update(struct.pack("=I", queue_id), struct.pack("=i", fd))
 
+    def set_fallback_program(self, program_fd: int) -> None:
+        """Let another version of the program stand in, if that is the fallback."""
+        if self._fallback is Fallback.KERNEL:
+            self._maps["program"].update(_FIRST_KEY, struct.pack("=i", program_fd))
+
     def set_away(self, away: bool) -> None:
         """Say whether anybody reads the sockets; takes effect with the next frame."""
         _SETTINGS.pack_into(self._settings, 0, int(away), _SETTINGS.unpack_from(self._settings)[1])
-
-    def _detach_other(self) -> None:
-        index = self.interface.index
-        try:
-            links = syscall.find_xdp_links(index)
-            try:
-                for fd in links:
-                    syscall.detach_link(fd)
-            finally:
-                for fd in links:
-                    os.close(fd)
-            if attached_program(index):
-                detach_program(index)
-        except BpfError as refused:
-            number = refused.errno or errno.EIO
-            raise PortError(
-                number, f"the program on it cannot be detached: {refused.message}", context=self.interface.name
-            ) from refused
 
     def _attach(self, generic: bool | None) -> bool:
         if generic is not True:

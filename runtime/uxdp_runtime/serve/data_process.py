@@ -5,7 +5,8 @@ its loops need, gives up every capability, and from then on a seccomp filter let
 thread per queue runs native code until it is told to stop; Python only waits.
 
 Over a socket pair the control process says one byte: G (go), S (stop: finish what was received, then end). The data
-process says R (ready) before, and V (serving) once the kernel has memory to receive into. If the control process ends
+process says R (ready) before, and V (serving) once the kernel has memory to receive into, E (ended) when its
+threads touch no ring any more. If the control process ends
 without a word, service goes on: frames need no control process.
 """
 
@@ -25,7 +26,7 @@ from .af_xdp_loop import af_xdp_loop
 from .confinement import confine
 from .queues import Queues, ServedQueue, eventfd
 
-READY, GO, SERVING, STOP = b"R", b"G", b"V", b"S"
+READY, GO, SERVING, STOP, ENDED = b"R", b"G", b"V", b"S", b"E"
 _EXIT_FAILED: Final = 70
 
 
@@ -59,6 +60,10 @@ class DataProcess:
             self.channel.send(STOP)
         except OSError:
             return  # it has ended already; whoever waits for it sees that
+
+    def wait_ended(self, timeout_seconds: float) -> bool:
+        """Wait, after ``stop``, until another process may go on with the rings; False if it has ended or takes long."""
+        return self._hears(ENDED, timeout_seconds)
 
     def wait_ready(self, timeout_seconds: float) -> bool:
         """Wait until it is confined and waits for ``go``; False if it ended or took too long."""
@@ -126,6 +131,7 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) ->
     os.eventfd_write(wake_fd, 1)
     for loop in loops:
         loop.join()
+    channel.send(ENDED)
 
 
 class _Loop:

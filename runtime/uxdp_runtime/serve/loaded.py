@@ -20,7 +20,7 @@ from ..map_file import read_map_file
 from ..native_module import NativeModule
 from ..ports.attachment import Fallback
 from ..stores import Stores, control_library
-from ..verify import VerifiedObject, verify
+from ..verify import VerifiedObject, VerifiedProgram, verify
 from .map_access import MapAccess
 from .options import ServeOptions
 
@@ -67,9 +67,14 @@ class Loaded:
         }
 
     @property
-    def entry_fd(self) -> int:
-        """The descriptor of the verified program that is served."""
-        return self.verified.programs[self.compiled.source.entry].fd
+    def program(self) -> VerifiedProgram:
+        """The verified program that is served."""
+        return self.verified.programs[self.compiled.source.entry]
+
+    @property
+    def takes_frags(self) -> bool:
+        """Whether it takes frames of several buffers."""
+        return "frags" in self.program.flags
 
 
 def program_name(bound: BoundBundle, options: ServeOptions) -> str:

@@ -15,10 +15,11 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Self
 
 from uxdp_bundle.binding import BoundBundle
+from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 
 from ..errors import PortError
 from ..ports.attachment import Attachment
@@ -27,12 +28,12 @@ from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
-from .interface_watch import InterfaceWatch
-from .loaded import load
+from .loaded import Loaded, load
 from .map_access import map_handlers
 from .options import ServeOptions
 from .pinning import Pins
-from .queues import Queues, check_mtu, plan_queues
+from .queues import Queues, plan_queues
+from .reload import load_successor
 from .statistics import read_counters
 
 _READY_SECONDS: Final = 5.0
@@ -43,16 +44,22 @@ _MAX_PAUSE_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 10.0
 
 
+OpenBundle = Callable[[str], AbstractContextManager[BoundBundle]]
+
+
 class Service:
     """A running service. Close it, or use it as a context manager; ``run`` serves until it is told to stop."""
 
-    def __init__(self, bound: BoundBundle, options: ServeOptions) -> None:
+    def __init__(self, bound: BoundBundle, options: ServeOptions, open_bundle: OpenBundle | None = None) -> None:
         """Verify, compile, attach, bind and start serving.
 
+        :param open_bundle: opens, authenticates and binds what a reload names; None: reloads are refused
         :raises PortError: an interface or queue cannot be had
         :raises UxdpError: whatever verifying and compiling raises
         """
         self.options = options
+        self._open_bundle = open_bundle
+        self._bundle = options.bundle
         self.name = options.name or bound.authentic.bundle.manifest.name
         self.started = time.time()
         self.restarts = 0
@@ -63,15 +70,12 @@ class Service:
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
-            interfaces = [_usable(name) for name in options.interfaces]
+            interfaces = [_usable(name, replace_program=options.replace) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
             self.loaded = load(bound, options, len(self.plans))
-            multi_buffer = "frags" in self.loaded.verified.programs[self.loaded.compiled.source.entry].flags
             events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
-            for target in interfaces:
-                check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
                 Queues(
@@ -81,7 +85,7 @@ class Service:
                     chunk_bytes=options.chunk_bytes,
                     tx=options.tx,
                     busy_poll=options.busy_poll,
-                    multi_buffer=multi_buffer,
+                    multi_buffer=self.loaded.takes_frags,
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
@@ -92,9 +96,8 @@ class Service:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
-        self._watch = InterfaceWatch(self.attachments, self.queues.queues, options.chunk_bytes)
         self._loop.every_tick(self._tick)
-        self._loop.every_tick(self._watch.look)
+        self._loop.on_hangup(self._on_hangup)
 
     def __enter__(self) -> Self:
         return self
@@ -144,13 +147,11 @@ class Service:
             "serving": self._data is not None,
             "restarts": self.restarts,
             "started": self.started,
-            "huge_pages": self.queues.has_huge_pages,
             "uptime_seconds": round(time.time() - self.started, 1),
             "interfaces": [
                 {
                     "name": attachment.interface.name,
                     "ifindex": attachment.interface.index,
-                    "gone": self._watch.is_gone(attachment.interface.index),
                     "attached": "generic" if attachment.is_generic else "native",
                     "queues": [
                         {"queue": queue.plan.queue_id, "cpu": queue.plan.cpu, "zero_copy": queue.zero_copy}
@@ -171,25 +172,91 @@ class Service:
             "queues": [counters.as_json() for counters in read_counters(self.queues.queues)],
         }
 
+    def reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Serve another version of the bundle, without losing a frame.
+
+        Takes {"bundle", "drop_maps"}; without a bundle, the one that was opened last is opened again. The event loop
+        stands still meanwhile; the data process does not.
+
+        :raises UxdpError: the old version goes on; whatever opening, verifying and compiling raises, or a ReloadError
+        """
+        if self._open_bundle is None:
+            raise UnsupportedFeatureError("reload", "this service was not told how to open bundles")
+        name = str(request.get("bundle") or self._bundle)
+        drop_maps = bool(request.get("drop_maps", False))
+        with ExitStack() as stack:
+            bound = stack.enter_context(self._open_bundle(name))
+            loaded, takeover = load_successor(
+                self.loaded, bound, self.options, len(self.plans), drop_maps=drop_maps, resources=stack.pop_all()
+            )
+            stack.callback(loaded.close)
+            pause = self._replace(loaded)
+            old, self.loaded, self._bundle = self.loaded, loaded, name
+            stack.pop_all()
+        old.close()
+        self._pins.replace(self.loaded.shared_maps)
+        done: dict[str, Any] = {
+            "bundle": bound.authentic.bundle.path,
+            "bundle_id": bound.authentic.bundle.bundle_id,
+            "kept": list(takeover.kept),
+            "reset": list(takeover.reset),
+            "dropped": list(takeover.dropped),
+            "pause_ms": round(1000 * pause, 3),
+        }
+        events.report("reloaded", f"serves {name} now; nobody served for {1000 * pause:.1f} ms", **done)
+        return done
+
+    def _on_hangup(self) -> None:
+        try:
+            self.reload({})
+        except UxdpError as error:
+            events.report("reload_refused", f"not reloaded: {error}", level=logging.ERROR, reason=str(error))
+
+    def _replace(self, loaded: Loaded) -> float:
+        """Let a data process with another version take over; return for how many seconds nobody served.
+
+        Meanwhile frames wait in the RX rings, and the next process goes on with them.
+        """
+        data = self._fork(loaded)
+        begun = time.monotonic()
+        old, self._data, self._restart_at = self._data, None, None
+        if old is not None:
+            self.selector.unregister(old.pidfd)
+            old.stop()
+            if not old.wait_ended(_STOP_SECONDS):
+                self._await_end(old)
+                old = None
+        try:
+            self._go(data)
+        except PortError:
+            self._start_data_process()
+            raise
+        finally:
+            pause = time.monotonic() - begun
+            if old is not None:
+                self._await_end(old)
+        for attachment in self.attachments:
+            attachment.set_fallback_program(loaded.program.fd)
+        return pause
+
     def _handlers(self) -> dict[str, Handler]:
         return {
             "status": self.status,
             "stats": self.stats,
             "stop": lambda _request: self.stop(),
+            "reload": self.reload,
             **map_handlers(lambda: self.loaded.maps),
         }
 
     def _attach(self, interfaces: Sequence[Interface], stack: ExitStack) -> list[Attachment]:
-        program = self.loaded.verified.programs[self.loaded.compiled.source.entry]
         return [
             stack.enter_context(
                 Attachment(
                     target,
                     fallback=self.options.on_failure,
-                    program_fd=program.fd,
-                    frags="frags" in program.flags,
+                    program_fd=self.loaded.program.fd,
+                    frags=self.loaded.takes_frags,
                     generic=self.options.generic,
-                    replace=self.options.replace,
                 )
             )
             for target in interfaces
@@ -200,23 +267,33 @@ class Service:
             attachment.set_away(away)
 
     def _start_data_process(self) -> None:
-        workers = [Worker(queue, module) for queue, module in zip(self.queues.queues, self.loaded.workers, strict=True)]
+        data = self._fork(self.loaded)
+        self._go(data)
+
+    def _fork(self, loaded: Loaded) -> DataProcess:
+        workers = [Worker(queue, module) for queue, module in zip(self.queues.queues, loaded.workers, strict=True)]
         data = fork_data_process(self.queues, workers)
-        if not (data.wait_ready(_READY_SECONDS) and data.go(_READY_SECONDS)):
-            os.kill(data.pid, signal.SIGKILL)
-            status = data.reap()
-            raise PortError(5, f"the data process did not start (exit status {status})", context=self.name)
-        self.selector.register(data.pidfd, selectors.EVENT_READ, lambda _mask: self._on_data_end())
+        if not data.wait_ready(_READY_SECONDS):
+            raise self._did_not_start(data)
+        return data
+
+    def _did_not_start(self, data: DataProcess) -> PortError:
+        os.kill(data.pid, signal.SIGKILL)
+        return PortError(5, f"the data process did not start (exit status {data.reap()})", context=self.name)
+
+    def _go(self, data: DataProcess) -> None:
+        if not data.go(_READY_SECONDS):
+            raise self._did_not_start(data)
+        self.selector.register(data.pidfd, selectors.EVENT_READ, lambda _mask: self._on_data_end(data))
         self._data = data
         self._data_started = time.monotonic()
         self._set_away(False)
         events.report("data_process_serves", f"data process {data.pid} serves", pid=data.pid)
 
-    def _on_data_end(self) -> None:
+    def _on_data_end(self, data: DataProcess) -> None:
+        if data is not self._data:
+            return  # it was replaced in the same round of events
         self._set_away(True)
-        data = self._data
-        if data is None:
-            return
         self.selector.unregister(data.pidfd)
         status = data.reap()
         self._data = None
@@ -246,6 +323,9 @@ class Service:
     def _end_data_process(self, data: DataProcess) -> None:
         self.selector.unregister(data.pidfd)
         data.stop()
+        self._await_end(data)
+
+    def _await_end(self, data: DataProcess) -> None:
         with selectors.DefaultSelector() as waiting:
             waiting.register(data.pidfd, selectors.EVENT_READ)
             if not waiting.select(_STOP_SECONDS):
@@ -253,7 +333,7 @@ class Service:
         data.reap()
 
 
-def _usable(name: str) -> Interface:
+def _usable(name: str, *, replace_program: bool) -> Interface:
     found = interface(name)
     if not found.is_up:
         raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")

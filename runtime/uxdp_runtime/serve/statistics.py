@@ -34,6 +34,7 @@ class QueueCounters:
     latency: tuple[int, ...]
     kernel: tuple[int, ...]  # Statistics of the socket
     rx_fill: int  # frames that wait in the RX ring
+    rx_ring_size: int
 
     def as_json(self) -> dict[str, Any]:
         """Return everything by name."""
@@ -50,6 +51,7 @@ class QueueCounters:
             "latency_ns_log2": list(self.latency),
             "kernel": dict(zip(KERNEL_COUNTERS, self.kernel, strict=True)),
             "rx_ring_waiting": self.rx_fill,
+            "rx_ring_size": self.rx_ring_size,
         }
 
     @property
@@ -84,4 +86,5 @@ def _read(queue: ServedQueue) -> QueueCounters:
         latency=tuple(state.latency),
         kernel=tuple(getattr(kernel, name) for name in KERNEL_COUNTERS),
         rx_fill=queue.waiting(),
+        rx_ring_size=queue.rings[0].mask + 1,
     )

@@ -1,0 +1,116 @@
+"""What makes a running service visible: the live table, metrics, and what the service manager is told.
+
+All of it happens in the service's event loop, a few times a second; none of it can end the service.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self
+
+from . import events
+from .live_table import LiveTable
+from .metrics import MetricsEndpoint
+from .rates import rates
+from .service import Service
+from .service_manager import ServiceManager
+
+_REFRESH_SECONDS: Final = 1.0
+_STATUS_SECONDS: Final = 5.0
+
+
+class Operation:
+    """The observers of one service, while it runs. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        table: LiveTable | None = None,
+        metrics: MetricsEndpoint | None = None,
+        manager: ServiceManager | None = None,
+    ) -> None:
+        """Begin to observe a service that serves, and say so; what is given is closed by whoever made it."""
+        self._service = service
+        self._manager = manager
+        self._table = table
+        self._before: Mapping[str, Any] | None = None
+        self._told: Mapping[str, Any] | None = None
+        self._refused: set[tuple[str, int]] = set()
+        service.every_tick(self._watch_injection)
+        if table is not None:
+            service.every_tick(_every(_REFRESH_SECONDS, self.refresh))
+        if metrics is not None:
+            metrics.serve(service.selector, service.status, service.stats)
+            service.every_tick(metrics.drop_slow)
+            events.report("metrics", f"metrics on {metrics.url}", url=metrics.url)
+        if manager is not None:
+            manager.tell("READY=1")
+            service.every_tick(_every(_STATUS_SECONDS, self._tell_status))
+            service.every_tick(self._tell_alive)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Say that the service is about to stop."""
+        if self._manager is not None:
+            self._manager.tell("STOPPING=1")
+        if self._table is not None:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Draw the table as it is now."""
+        if self._table is not None:
+            after = self._service.stats()
+            self._table.show(self._service.status(), rates(self._before, after))
+            self._before = after
+
+    def _tell_status(self) -> None:
+        after = self._service.stats()
+        if self._manager is not None:
+            self._manager.tell_status(status_line(self._service.status(), self._told, after))
+        self._told = after
+
+    def _tell_alive(self) -> None:
+        if self._manager is not None:
+            self._manager.tell_alive([queue.state.heartbeat_ns for queue in self._service.queues.queues])
+
+    def _watch_injection(self) -> None:
+        """Report, once for each queue, that the driver takes no injected frames."""
+        for queue in self._service.queues.queues:
+            place = (queue.plan.interface.name, queue.plan.queue_id)
+            if queue.state.injection_refused and place not in self._refused:
+                self._refused.add(place)
+                events.report(
+                    "injection_refused",
+                    f"{place[0]}: queue {place[1]}: the driver takes no injected frames, transmitting by the ring",
+                    interface=place[0],
+                    queue=place[1],
+                )
+
+
+def status_line(status: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    """Return how a service is, in one line."""
+    flows = rates(before, after)
+    received = sum(queue.received.pps or 0 for queue in flows)
+    lost = sum(flow.frames for queue in flows for flow in queue.losses)
+    state = "serving" if status["serving"] else "not serving"
+    places = ", ".join(item["name"] for item in status["interfaces"])
+    return f"{state} {places}: {received:.0f} frames per second, {lost} lost, {status['restarts']} restarts"
+
+
+def _every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    """Return what does something at its first call, and then at calls that are so far apart."""
+    due = 0.0
+
+    def act() -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due:
+            due = now + seconds
+            action()
+
+    return act

@@ -1,0 +1,93 @@
+"""What happens per second, from two snapshots of a service's counters: the answers to ``stats`` at two times."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+# The kernel's own losses in front of the RX ring, by what the socket's statistics call them.
+_KERNEL_LOSSES: Final = ("rx_dropped", "rx_ring_full", "rx_fill_ring_empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A kind of frames: how many there were, and of late per second. ``pps``, ``bps`` None: not known yet."""
+
+    what: str
+    frames: int
+    pps: float | None
+    bps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRates:
+    """One queue. ``verdicts`` and ``losses`` have what ever occurred; those of the kernel begin with ``kernel``."""
+
+    interface: str
+    queue_id: int
+    received: Flow
+    verdicts: tuple[Flow, ...]
+    losses: tuple[Flow, ...]
+    ns_per_frame: float | None  # of late, else ever; None: no frame
+    rx_ring_waiting: int
+    rx_ring_size: int
+
+
+def rates(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[QueueRates, ...]:
+    """Return what happened per second between two snapshots, for each queue of the later one.
+
+    A counter that went back is another service's of the same name: nothing is known about its rate.
+
+    :param before: the earlier one; None: there is none, and no rates
+    """
+    seconds = after["time"] - before["time"] if before is not None else 0.0
+    earlier = {} if before is None else {(item["interface"], item["queue"]): item for item in before["queues"]}
+    return tuple(
+        _of_queue(earlier.get((item["interface"], item["queue"])) if seconds > 0 else None, item, seconds)
+        for item in after["queues"]
+    )
+
+
+def _of_queue(before: Mapping[str, Any] | None, after: Mapping[str, Any], seconds: float) -> QueueRates:
+    if before is not None and before["rx_frames"] > after["rx_frames"]:
+        before = None
+    verdicts = tuple(
+        Flow(
+            name,
+            frames,
+            _rate(before and before["verdicts"][name], frames, seconds),
+            _rate(before and before["verdict_bytes"][name], after["verdict_bytes"][name], seconds, 8),
+        )
+        for name, frames in after["verdicts"].items()
+        if frames
+    )
+    losses = [(name, "lost", name) for name in after["lost"]]
+    losses += [(f"kernel {name}", "kernel", name) for name in _KERNEL_LOSSES]
+    return QueueRates(
+        interface=after["interface"],
+        queue_id=after["queue"],
+        received=Flow(
+            "received",
+            after["rx_frames"],
+            _rate(before and before["rx_frames"], after["rx_frames"], seconds),
+            _rate(before and before["rx_bytes"], after["rx_bytes"], seconds, 8),
+        ),
+        verdicts=verdicts,
+        losses=tuple(
+            Flow(what, after[group][name], _rate(before and before[group][name], after[group][name], seconds), None)
+            for what, group, name in losses
+            if after[group][name]
+        ),
+        ns_per_frame=_ns_per_frame(before, after),
+        rx_ring_waiting=after["rx_ring_waiting"],
+        rx_ring_size=after["rx_ring_size"],
+    )
+
+
+def _rate(before: Any, after: int, seconds: float, scale: int = 1) -> float | None:
+    return None if before is None else max(after - before, 0) * scale / seconds
+
+
+def _ns_per_frame(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> float | None:
+    since = before if before is not None and after["rx_frames"] > before["rx_frames"] else None
+    frames = after["rx_frames"] - (since["rx_frames"] if since else 0)
+    return (after["busy_ns"] - (since["busy_ns"] if since else 0)) / frames if frames else None

@@ -1,0 +1,189 @@
+"""What a new version of a network function takes over from the one that is served, and what it cannot.
+
+A map is kept if the new version declares it alike: type, sizes, number of entries, flags, and the types of keys and
+values. A map that is declared otherwise is a reason to refuse, unless its content may be dropped: then it starts empty.
+A section of global data is kept if its variables have the same names, places and types; else it starts with what the
+new version says. Constants are the new version's.
+
+A prog_array that the new version declares alike has the new version's programs of the same names; one that nobody has
+changed since its version started has what the new version puts into it.
+"""
+
+import struct
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from uxdp_bundle.binding import BoundBundle
+from uxdp_bundle.errors import UxdpError
+
+from ..map_layout import Layout
+from ..map_values import MapCodec
+from ..stores import Store, Stores, control_library
+from .loaded import Inheritance, Loaded, load
+from .options import ServeOptions
+
+_CONSTANTS: Final = (".rodata", ".kconfig")
+_NUMBER: Final = struct.Struct("=I")
+_FACTS: Final = {
+    "type": "type",
+    "key_size": "key size",
+    "value_size": "value size",
+    "max_entries": "entries",
+    "flags": "flags",
+}
+
+
+class ReloadError(UxdpError):
+    """A new version cannot take the place of the one that is served, which goes on."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Which maps are kept, start anew with what the new version says (``reset``), or lose their content (``dropped``).
+
+    ``dropped`` are those that are declared otherwise, and those that the new version has not got.
+    """
+
+    inheritance: Inheritance
+    kept: tuple[str, ...]
+    reset: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def plan_takeover(old: Loaded, bound: BoundBundle, *, drop_maps: bool) -> Takeover:
+    """Compare the maps of a new version with those that are served.
+
+    :param drop_maps: whether maps that are declared otherwise may lose their content
+    :raises ReloadError: they may not; ``context`` is the first such map
+    """
+    before = MapCodec.for_object(old.object)
+    after = MapCodec.for_object(bytes(bound.authentic.bundle.object))
+    kept: list[str] = []
+    reset: list[str] = []
+    dropped = [name for name in before if name not in after and not name.startswith(_CONSTANTS)]
+    for name, codec in after.items():
+        if name.startswith(_CONSTANTS) or name not in before:
+            continue
+        difference = describe_difference(before[name], codec)
+        if not difference:
+            kept.append(name)
+        elif codec.is_global_data:
+            reset.append(name)
+        elif drop_maps:
+            dropped.append(name)
+        else:
+            raise ReloadError(
+                f"{difference}, so that its content cannot be kept",
+                context=f"map {name}",
+                remedy="say --drop-maps to let such maps start empty",
+            )
+    stored = [name for name in kept if before[name].definition.type not in ("array", "prog_array")]
+    return Takeover(
+        Inheritance(
+            kernel_maps={
+                name: old.verified.maps[name].fd
+                for name in kept
+                if name in old.verified.maps and before[name].definition.type != "prog_array"
+            },
+            memory={name: old.stores[name].memory for name in stored},
+        ),
+        tuple(kept),
+        tuple(reset),
+        tuple(dropped),
+    )
+
+
+def carry_programs(old: Loaded, new: Loaded, takeover: Takeover, *, drop_maps: bool) -> None:
+    """Let prog_arrays lead to the new version's programs of the same names.
+
+    :raises ReloadError: one leads to a program that the new version has not got, and may not lose it
+    """
+    initial = Stores(
+        old.object,
+        [definition for definition in old.compiled.source.maps if definition.type == "prog_array"],
+        1,
+        control_library(),
+    )
+    initial.link_programs(old.object, old.compiled.source.programs)
+    names = old.compiled.source.programs
+    for begun in initial:
+        name = begun.definition.name
+        if name not in takeover.kept or _programs(old.stores[name]) == _programs(begun):
+            continue
+        store = new.stores[name]
+        for key in list(store.keys()):
+            if store.lookup(key) is not None:
+                store.delete(key)
+        for key, number in _programs(old.stores[name]).items():
+            program = names[number - 1]
+            if program in new.verified.programs:
+                store.update(key, _NUMBER.pack(new.compiled.source.programs.index(program) + 1))
+            elif not drop_maps:
+                raise ReloadError(
+                    f"leads to the program {program}, which the new version has not got",
+                    context=f"map {name}",
+                    remedy="delete that element, or say --drop-maps",
+                )
+
+
+def describe_difference(before: MapCodec, after: MapCodec) -> str:
+    """Return how two declarations of a map differ, or an empty string."""
+    for field, what in _FACTS.items():
+        was, now = getattr(before.definition, field), getattr(after.definition, field)
+        if was != now:
+            return f"{what} {was} became {now}"
+    for side in ("key", "value"):
+        if _shape(getattr(before, side)) != _shape(getattr(after, side)):
+            return f"the type of its {side if not after.is_global_data else 'variables'} is another"
+    return ""
+
+
+def _programs(store: Store) -> dict[bytes, int]:
+    return {key: _NUMBER.unpack(value)[0] for key, value in store.items()}
+
+
+def _shape(value: Any) -> Any:
+    """Return everything that a layout says, as something that can be compared."""
+    if isinstance(value, Layout):
+        return type(value).__name__, _shape(vars(value))
+    if isinstance(value, Mapping):
+        return tuple((key, _shape(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_shape, value))
+    return value
+
+
+def load_successor(
+    old: Loaded,
+    bound: BoundBundle,
+    options: ServeOptions,
+    num_workers: int,
+    *,
+    drop_maps: bool,
+    resources: ExitStack,
+) -> tuple[Loaded, Takeover]:
+    """Make a new version ready to be served, with what it takes over from the old one.
+
+    :param drop_maps: whether maps that are declared otherwise may lose their content
+    :param resources: what is closed with the version; owned from then on, also after an error
+    :raises ReloadError: it cannot take over the maps, or not the interfaces
+    :raises UxdpError: whatever verifying and compiling raises
+    """
+    with ExitStack() as stack:
+        stack.push(resources)
+        takeover = plan_takeover(old, bound, drop_maps=drop_maps)
+        new = load(bound, options, num_workers, inherited=takeover.inheritance, resources=stack.pop_all())
+        stack.callback(new.close)
+        if old.takes_frags != new.takes_frags:
+            raise ReloadError(
+                "one version takes frames of several buffers, the other does not, which is fixed when it is attached",
+                context=bound.authentic.bundle.path,
+                remedy="stop the service and start it again",
+            )
+        carry_programs(old, new, takeover, drop_maps=drop_maps)
+        stack.pop_all()
+        return new, takeover

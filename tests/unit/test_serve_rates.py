@@ -1,0 +1,106 @@
+"""Rates from two snapshots, and the table that is made of them."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tests.serving_answers import queue_answer, stats_answer, status_answer
+from uxdp_runtime.serve.live_table import COLUMNS, LiveTable, scaled, table_rows, title
+from uxdp_runtime.serve.operation import status_line
+from uxdp_runtime.serve.rates import rates
+
+BEFORE = stats_answer(100.0, queue_answer(1000))
+AFTER = stats_answer(102.0, queue_answer(5000, factor=3))
+
+
+def test_rates_are_differences_by_time() -> None:
+    (queue,) = rates(BEFORE, AFTER)
+    assert queue.received.frames == 5000
+    assert queue.received.pps == 2000
+    assert queue.received.bps == 2000 * 100 * 8
+    assert [(flow.what, flow.frames, flow.pps, flow.bps) for flow in queue.verdicts] == [
+        ("aborted", 3, 1, 800),
+        ("drop", 60, 20, 16_000),
+        ("pass", 900, 300, 240_000),
+        ("tx", 12_000, 4000, 3_200_000),
+    ]
+    assert [(flow.what, flow.frames, flow.pps) for flow in queue.losses] == [
+        ("tx_ring_full", 21, 7),
+        ("kernel rx_dropped", 15, 5),
+    ]
+    assert queue.ns_per_frame == 250
+    assert (queue.rx_ring_waiting, queue.rx_ring_size) == (3, 2048)
+
+
+def test_rates_without_an_earlier_snapshot_are_unknown() -> None:
+    (queue,) = rates(None, AFTER)
+    assert queue.received.frames == 5000
+    assert queue.received.pps is None
+    assert {flow.pps for flow in (*queue.verdicts, *queue.losses)} == {None}
+    assert queue.ns_per_frame == 250
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(AFTER, stats_answer(104.0, queue_answer(10)), id="another-service"),
+        pytest.param(AFTER, stats_answer(102.0, queue_answer(6000)), id="no-time-passed"),
+        pytest.param(AFTER, stats_answer(90.0, queue_answer(6000)), id="clock-went-back"),
+        pytest.param(AFTER, stats_answer(104.0, queue_answer(6000, queue=1)), id="new-queue"),
+    ],
+)
+def test_rates_that_cannot_be_known_are_none(before: dict[str, object], after: dict[str, object]) -> None:
+    (queue,) = rates(before, after)
+    assert queue.received.pps is None
+
+
+def test_rates_of_an_idle_queue_have_its_mean_cost() -> None:
+    (queue,) = rates(AFTER, stats_answer(103.0, queue_answer(5000, factor=3)))
+    assert queue.received.pps == 0
+    assert queue.ns_per_frame == 250
+    (empty,) = rates(None, stats_answer(1.0, queue_answer(0)))
+    assert empty.ns_per_frame is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0, "0"), (999.4, "999"), (999.6, "1.00k"), (12_345.0, "12.3k"), (1.5e6, "1.50M"), (2e12, "2.00T")],
+)
+def test_scaled_has_three_digits(value: float | None, text: str) -> None:
+    assert scaled(value) == text
+
+
+def test_table_has_a_row_for_each_verdict_and_loss() -> None:
+    rows = table_rows(rates(BEFORE, AFTER))
+    assert all(len(row) == len(COLUMNS) for row in rows)
+    assert rows[0] == ("eth0:0", "received", "5000", "2.00k", "1.60M", "250", "3/2048")
+    assert [row[1] for row in rows[1:]] == [
+        *("aborted", "drop", "pass", "tx"),
+        *("lost: tx_ring_full", "lost: kernel rx_dropped"),
+    ]
+
+
+def test_live_table_is_drawn_without_a_thread_and_without_control_characters_of_others() -> None:
+    import threading
+
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100)
+    threads = threading.active_count()
+    with LiveTable(console) as table:
+        table.show({**status_answer(), "name": "edge\x1b[2J[red]"}, rates(BEFORE, AFTER))
+        table.show(status_answer(), rates(BEFORE, AFTER))
+        assert threading.active_count() == threads
+    text = output.getvalue()
+    assert r"edge\x1b[2J[red]: xdp_main, up 1:02:05, data process 11, 2 restarts" in text
+    assert "lost: tx_ring_full" in text
+
+
+def test_title_tells_when_nobody_serves() -> None:
+    assert "NOT SERVING" in title(status_answer(serving=False))
+
+
+def test_status_line_adds_queues_up() -> None:
+    after = stats_answer(102.0, queue_answer(5000, factor=3), queue_answer(7, queue=1))
+    line = status_line(status_answer(), BEFORE, after)
+    assert line == "serving eth0: 2000 frames per second, 48 lost, 2 restarts"
