@@ -48,12 +48,17 @@ class RunningService:
 
 @contextmanager
 def serving(
-    pair: VethPair, bundle: Path, *arguments: str, name: str, environment: dict[str, str] | None = None
+    pair: VethPair,
+    bundle: Path,
+    *arguments: str,
+    name: str,
+    interfaces: str = "",
+    environment: dict[str, str] | None = None,
 ) -> Iterator[RunningService]:
     """Serve a bundle on the host's end of a veth pair; it is ended afterwards, whatever happens."""
     log = bundle.with_suffix(".log")
     command = ["ip", "netns", "exec", pair.host, str(Path(sys.executable).parent / "uxdp"), "serve", str(bundle)]
-    command += ["--af-xdp", pair.interface, "--insecure-unsigned", "--name", name, *arguments]
+    command += ["--af-xdp", interfaces or pair.interface, "--insecure-unsigned", "--name", name, *arguments]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}

@@ -46,6 +46,7 @@ int libbpf_strerror(int err, char *buf, size_t size);
 typedef int (*print_fn)(int level, const char *format, void *arguments);
 print_fn libbpf_set_print(print_fn fn);
 int bpf_xdp_query_id(int ifindex, int flags, uint32_t *prog_id);
+int bpf_xdp_detach(int ifindex, uint32_t flags, const void *opts);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int libbpf_probe_bpf_map_type(int map_type, const void *opts);
 
@@ -159,6 +160,16 @@ def attached_program(ifindex: int) -> int:
     if result < 0:
         raise LoadError(-result, f"bpf_xdp_query_id: {errno_text(-result)}", context=f"ifindex {ifindex}")
     return int(number[0])
+
+
+def detach_program(ifindex: int) -> None:
+    """Detach the XDP program of an interface that was attached by netlink, as ip(8) does.
+
+    :raises LoadError: EBUSY if it is attached by a bpf_link
+    """
+    result = int(_library().calls.bpf_xdp_detach(ifindex, 0, _ffi.NULL))
+    if result < 0:
+        raise LoadError(-result, f"bpf_xdp_detach: {errno_text(-result)}", context=f"ifindex {ifindex}")
 
 
 def program_fd_of(program_id: int) -> int:

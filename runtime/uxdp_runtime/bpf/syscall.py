@@ -58,6 +58,9 @@ _RAW_TRACEPOINT_OPEN = struct.Struct("=QixxxxQ")  # name, prog_fd, cookie
 _LINK_CREATE = struct.Struct("=iiII")  # prog_fd, target_ifindex, attach_type, flags
 _LINK_UPDATE = struct.Struct("=iiII")  # link_fd, new_prog_fd, flags, old_prog_fd
 _OBJ_PIN = struct.Struct("=QiI")  # pathname, bpf_fd, file_flags
+_LINK_INFO = struct.Struct("=IIIxxxxI")  # type, id, prog_id, xdp.ifindex
+_LINK_INFO_BYTES: Final = 64
+_BPF_LINK_TYPE_XDP: Final = 6
 _INFO = struct.Struct("=iIQ")
 _TEST_RUN = struct.Struct("=iIIIQQIIIIQQIII")
 _MAP_INFO = struct.Struct("=6I16sIIQQIIII")
@@ -83,6 +86,9 @@ class Command(IntEnum):
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
+    LINK_GET_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
+    LINK_DETACH = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +298,37 @@ def pin_object(fd: int, path: str) -> None:
     """
     keep = _Input(os.fsencode(path) + b"\0")
     _bpf(Command.OBJ_PIN, _OBJ_PIN.pack(keep.address, fd, 0))
+
+
+def find_xdp_links(ifindex: int) -> list[int]:
+    """Return descriptors of the bpf_links by which XDP programs are attached to an interface; the caller owns them.
+
+    :raises BpfError: EPERM without CAP_SYS_ADMIN
+    """
+    found: list[int] = []
+    link_id = 0
+    while True:
+        request = _writable(struct.pack("=III", link_id, 0, 0))
+        try:
+            _call(Command.LINK_GET_NEXT_ID, request)
+            (link_id,) = struct.unpack_from("=I", request, 4)
+            fd = _bpf(Command.LINK_GET_FD_BY_ID, struct.pack("=III", link_id, 0, 0))
+        except BpfError as end:
+            if end.errno == errno.ENOENT and request.raw[4:8] == bytes(4):
+                return found
+            if end.errno == errno.ENOENT:
+                continue  # it ended meanwhile
+            raise
+        kind, _id, _program_id, where = _LINK_INFO.unpack_from(_info(fd, _LINK_INFO_BYTES))
+        if kind == _BPF_LINK_TYPE_XDP and where == ifindex:
+            found.append(fd)
+        else:
+            os.close(fd)
+
+
+def detach_link(fd: int) -> None:
+    """Detach what a bpf_link attached, whoever else holds it."""
+    _bpf(Command.LINK_DETACH, struct.pack("=i", fd))
 
 
 def map_info(fd: int) -> MapInfo:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--busy-poll", is_flag=True, help="Never sleep: lowest latency, a whole CPU for each queue.")
 @click.option("--generic", is_flag=True, help="Attach on socket buffers, even if the driver has XDP.")
+@click.option("--replace", is_flag=True, help="Detach another XDP program first; it is not attached again.")
 @click.option(
     "--on-failure",
     type=click.Choice(["pass", "drop", "kernel"]),
@@ -88,6 +89,7 @@ def serve(bundle: str | None, **flags: Any) -> None:
             tx=flags["tx"],
             busy_poll=flags["busy_poll"],
             generic=True if flags["generic"] else None,
+            replace=flags["replace"],
             on_failure=Fallback[flags["on_failure"].upper()],
             params=parse_params(opened, flags["params"]),
             maps=flags["maps_file"],

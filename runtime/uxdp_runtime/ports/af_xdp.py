@@ -20,6 +20,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import socket
 import struct
 import time
@@ -28,6 +29,7 @@ from typing import Final, Self
 
 from ..errors import PortError, errno_text
 from .af_xdp_abi import Ring
+from .queue_owner import describe_owner
 
 AF_XDP: Final = 44  # include/linux/socket.h; Python has no name for it
 SOL_XDP: Final = 283
@@ -112,7 +114,10 @@ class XdpSocket:
 
         :raises PortError: ENOBUFS if RLIMIT_MEMLOCK is too low for it
         """
-        self._set(_UMEM_REG, _UMEM.pack(address, size_bytes, chunk_bytes, 0, 0, 0, 0), "XDP_UMEM_REG")
+        _soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+        what = f"{size_bytes >> 10} KiB of memory for frames cannot be locked: XDP_UMEM_REG"
+        self._set(_UMEM_REG, _UMEM.pack(address, size_bytes, chunk_bytes, 0, 0, 0, 0), what)
 
     def make_rings(self) -> None:
         """Make all four rings."""
@@ -171,7 +176,7 @@ class XdpSocket:
         while _libc.bind(self.fd, address, len(address)) != 0:
             number = ctypes.get_errno()
             if number != errno.EBUSY or time.monotonic() > deadline:
-                raise PortError(number, f"bind to queue {queue_id}: {errno_text(number)}", context=f"ifindex {ifindex}")
+                raise _bind_error(number, ifindex, queue_id)
             time.sleep(_BIND_PAUSE_SECONDS)
 
     def is_zero_copy(self) -> bool:
@@ -203,7 +208,7 @@ class XdpSocket:
         try:
             self._socket.setsockopt(SOL_XDP, option, value)
         except OSError as cause:
-            raise _port_error(cause, f"setsockopt({name})") from cause
+            raise _port_error(cause, name) from cause
 
     def _map(self, page_offset: int, size: int, entry_bytes: int, offsets: tuple[int, ...]) -> Ring:
         producer, consumer, descriptors, flags = offsets
@@ -220,11 +225,21 @@ class XdpSocket:
         )
 
 
+def _bind_error(number: int, ifindex: int, queue_id: int) -> PortError:
+    reason, remedy = errno_text(number), ""
+    if number == errno.EBUSY:
+        owner = describe_owner(ifindex, queue_id)
+        reason = f"it belongs to the AF_XDP socket of {owner}" if owner else "it belongs to another AF_XDP socket"
+        remedy = "stop that process, or serve other queues: --queues"
+    return PortError(number, f"queue {queue_id} cannot be had: {reason}", remedy=remedy)
+
+
 def _port_error(cause: OSError, what: str) -> PortError:
     number = cause.errno or errno.EIO
     remedy = ""
     if number == errno.ENOBUFS:
-        remedy = "raise the memlock limit (ulimit -l), or use fewer queues"
+        limit, _hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        remedy = f"raise the memlock limit, which is {limit >> 10} KiB (ulimit -l), or use fewer queues or chunks"
     elif number == errno.EPERM:
         remedy = "CAP_NET_RAW is needed: run as root"
     elif number == errno.EAFNOSUPPORT:

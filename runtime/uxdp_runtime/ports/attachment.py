@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, Self
 
 from ..bpf import syscall
-from ..bpf.libbpf import LibbpfObject, attached_program, program_fd_of
+from ..bpf.libbpf import LibbpfObject, attached_program, detach_program, program_fd_of
 from ..bpf.maps import Map
 from ..bpf.own_programs import own_program
 from ..errors import BpfError, PortError, errno_text
@@ -46,6 +46,7 @@ class Attachment:
         frags: bool = False,
         generic: bool | None = None,
         bypass_fd: int = -1,
+        replace: bool = False,
     ) -> None:
         """Load and attach the program, with nobody at the sockets yet: frames go where the fallback says.
 
@@ -53,6 +54,7 @@ class Attachment:
         :param frags: whether the program takes frames of several buffers; both must, or neither
         :param generic: attach in the driver (False), generically (True), or as it goes (None)
         :param bypass_fd: the injector's counters of passing frames, see the program; -1: there is no injector
+        :param replace: detach another program first; it is not attached again afterwards
         :raises PortError: EBUSY if another program is attached, EOPNOTSUPP if the driver has no XDP
         """
         self.interface = target
@@ -72,6 +74,8 @@ class Attachment:
             _SETTINGS.pack_into(self._settings, 0, 1, fallback)
             self._fallback = fallback
             self.set_fallback_program(program_fd)
+            if replace:
+                self._detach_other()
             self.is_generic = self._attach(generic)
         except BaseException:
             self.close()
@@ -110,6 +114,24 @@ class Attachment:
     def set_away(self, away: bool) -> None:
         """Say whether anybody reads the sockets; takes effect with the next frame."""
         _SETTINGS.pack_into(self._settings, 0, int(away), _SETTINGS.unpack_from(self._settings)[1])
+
+    def _detach_other(self) -> None:
+        index = self.interface.index
+        try:
+            links = syscall.find_xdp_links(index)
+            try:
+                for fd in links:
+                    syscall.detach_link(fd)
+            finally:
+                for fd in links:
+                    os.close(fd)
+            if attached_program(index):
+                detach_program(index)
+        except BpfError as refused:
+            number = refused.errno or errno.EIO
+            raise PortError(
+                number, f"the program on it cannot be detached: {refused.message}", context=self.interface.name
+            ) from refused
 
     def _attach(self, generic: bool | None) -> bool:
         if generic is not True:

@@ -56,6 +56,19 @@ def interface(name: str) -> Interface:
         return Interface(name, index, mtu, mac, bool(flags & _IFF_UP), _num_rx_queues(control, name))
 
 
+def interface_at(index: int) -> Interface | None:
+    """Look at the interface of an index, whatever it is called by now; None if there is none."""
+    try:
+        found = interface(socket.if_indextoname(index))
+    except PortError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
+    except OSError:
+        return None
+    return found if found.index == index else None
+
+
 def _ioctl(control: socket.socket, request: int, name: str) -> bytes:
     encoded = name.encode().ljust(_IFNAMSIZ, b"\0")[:_IFNAMSIZ]
     return fcntl.ioctl(control.fileno(), request, encoded.ljust(_IFREQ_BYTES, b"\0"))

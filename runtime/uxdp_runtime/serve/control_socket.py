@@ -3,13 +3,15 @@
     {"command": "status"}  →  {"ok": {…}}   or   {"error": {"type", "message", "context", "remedy", "exit_code"}}
 
 The server is part of the control process's one event loop, so nothing here may block: a client that sends slowly, does
-not read or talks nonsense is cut off, and costs at most its buffers.
+not read or talks nonsense is cut off, and costs at most its buffers. Where all places are taken, a new
+client gets the idlest one's.
 """
 
 import json
 import os
 import selectors
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -124,13 +126,15 @@ class ControlSocket:
             return
         client.setblocking(False)
         if len(self._clients) >= _MAX_CLIENTS:
-            client.close()
-            return
+            self._drop(min(self._clients, key=lambda other: self._clients[other].active))
         self._clients[client] = _Client()
         self._selector.register(client, selectors.EVENT_READ, lambda mask: self._serve(client, mask))
 
     def _serve(self, client: socket.socket, mask: int) -> None:
-        state = self._clients[client]
+        state = self._clients.get(client)
+        if state is None:
+            return  # dropped for another one, after the event was told
+        state.active = time.monotonic()
         try:
             if mask & selectors.EVENT_READ:
                 data = client.recv(_CHUNK_BYTES)
@@ -138,19 +142,25 @@ class ControlSocket:
                     self._drop(client)
                     return
                 state.received += data
-                while b"\n" in state.received and not state.answer:
-                    line, _, rest = bytes(state.received).partition(b"\n")
-                    state.received = bytearray(rest)
-                    state.answer += self._answer(line)
+            self._answer_next(state)
             if state.answer:
                 sent = client.send(state.answer[:_CHUNK_BYTES])
                 del state.answer[:sent]
+                self._answer_next(state)
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if state.answer else 0)
             self._selector.modify(client, events, lambda mask: self._serve(client, mask))
         except BlockingIOError:
             return
         except OSError:
             self._drop(client)
+
+    def _answer_next(self, state: "_Client") -> None:
+        """Answer the client's next request, when it has taken the last answer."""
+        end = state.received.find(b"\n")
+        if end >= 0 and not state.answer:
+            line = bytes(state.received[:end])
+            del state.received[: end + 1]
+            state.answer += self._answer(line)
 
     def _drop(self, client: socket.socket) -> None:
         del self._clients[client]
@@ -180,6 +190,7 @@ class _Client:
     def __init__(self) -> None:
         self.received = bytearray()
         self.answer = bytearray()
+        self.active = time.monotonic()  # when it last sent or took something
 
 
 def _error(kind: str, message: str, exit_code: int, *, context: str = "", remedy: str = "") -> bytes:

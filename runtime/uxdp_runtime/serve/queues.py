@@ -6,6 +6,7 @@ with is a struct uxdp_queue (native/ports/af_xdp.h), of which each data process 
 """
 
 import ctypes
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Self
 
-from ..errors import PortError
+from ..abi import HEADROOM
+from ..errors import PortError, errno_text
 from ..ports.af_xdp import RingSizes, XdpSocket
-from ..ports.af_xdp_abi import TX_METHODS, WHOLE_BYTES, Queue, QueueState
+from ..ports.af_xdp_abi import INJECTED_BYTES, TX_METHODS, WHOLE_BYTES, Queue, QueueState
 from ..ports.attachment import Attachment
 from ..ports.injector import Injector
 from ..ports.interface import Interface
@@ -23,6 +25,7 @@ from ..ports.interface import Interface
 # Behind a frame the kernel keeps struct skb_shared_info; programs must not grow frames into that.
 # SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64-bit machines
 TAIL_BYTES: Final = 320
+_LINK_BYTES: Final = 18  # an Ethernet header and a VLAN tag
 _UNSUPPORTED: Final = (95, 524)  # EOPNOTSUPP, ENOTSUPP
 
 
@@ -57,6 +60,33 @@ def plan_queues(
             worker = len(plans)
             plans.append(QueuePlan(target, queue_id, worker, cpus[worker % len(cpus)]))
     return tuple(plans)
+
+
+def needed_frame_bytes(mtu: int) -> int:
+    """Return the length of the longest frame of an interface."""
+    return mtu + _LINK_BYTES
+
+
+def longest_frame_bytes(chunk_bytes: int) -> int:
+    """Return the longest frame that can be received into one chunk, behind the headroom, and passed or redirected."""
+    return min(chunk_bytes - HEADROOM, INJECTED_BYTES)
+
+
+def check_mtu(target: Interface, chunk_bytes: int, *, multi_buffer: bool) -> None:
+    """Refuse an interface whose frames do not fit chunks, unless the program takes frames of several buffers.
+
+    :raises PortError: EMSGSIZE
+    """
+    longest = longest_frame_bytes(chunk_bytes)
+    if multi_buffer or needed_frame_bytes(target.mtu) <= longest:
+        return
+    mtu = longest - _LINK_BYTES
+    raise PortError(
+        errno.EMSGSIZE,
+        f"an MTU of {target.mtu} does not fit chunks of {chunk_bytes} bytes: at most {mtu}",
+        context=target.name,
+        remedy=f'ip link set dev {target.name} mtu {mtu}, or write the program for several buffers: SEC("xdp.frags")',
+    )
 
 
 class ServedQueue:
@@ -113,7 +143,7 @@ class Queues:
         self.queues: list[ServedQueue] = []
         by_interface = {attachment.interface.index: attachment for attachment in attachments}
         with ExitStack() as stack:
-            self._umem = _memory(len(plans) * num_chunks * chunk_bytes)
+            self._umem, self.has_huge_pages = _memory(len(plans) * num_chunks * chunk_bytes)
             sizes = RingSizes(fill=_power_of_two(num_chunks), completion=_power_of_two(num_chunks))
             first: XdpSocket | None = None
             for plan in plans:
@@ -212,14 +242,24 @@ def _bind(
     return reason
 
 
-def _memory(size_bytes: int) -> mmap.mmap:
-    """Return memory that forked processes share, of huge pages if the machine has any to give."""
+def _memory(size_bytes: int) -> tuple[mmap.mmap, bool]:
+    """Return memory that forked processes share, and whether the machine had huge pages to give for it."""
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
     huge = 2 << 20
     try:
-        return mmap.mmap(-1, size_bytes + -size_bytes % huge, flags=flags | _MAP_HUGETLB)
+        return mmap.mmap(-1, size_bytes + -size_bytes % huge, flags=flags | _MAP_HUGETLB), True
     except OSError:
-        return mmap.mmap(-1, size_bytes, flags=flags)
+        pass  # none are free: pages of the usual size do
+    try:
+        return mmap.mmap(-1, size_bytes, flags=flags), False
+    except OSError as cause:
+        number = cause.errno or errno.ENOMEM
+        raise PortError(
+            number,
+            f"{size_bytes >> 20} MiB of memory for frames: {errno_text(number)}",
+            context="UMEM",
+            remedy="serve fewer queues, or give each fewer chunks",
+        ) from cause
 
 
 _MAP_HUGETLB: Final = 0x40000  # include/uapi/asm-generic/mman-common.h

@@ -28,11 +28,12 @@ from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
+from .interface_watch import InterfaceWatch
 from .loaded import Loaded, load
 from .map_access import map_handlers
 from .options import ServeOptions
 from .pinning import Pins
-from .queues import Queues, plan_queues
+from .queues import Queues, check_mtu, plan_queues
 from .reload import load_successor
 from .statistics import read_counters
 
@@ -70,12 +71,15 @@ class Service:
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
-            interfaces = [_usable(name, replace_program=options.replace) for name in options.interfaces]
+            interfaces = [_usable(name) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
             self.loaded = load(bound, options, len(self.plans))
+            multi_buffer = self.loaded.takes_frags
             events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
+            for target in interfaces:
+                check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
                 Queues(
@@ -85,7 +89,7 @@ class Service:
                     chunk_bytes=options.chunk_bytes,
                     tx=options.tx,
                     busy_poll=options.busy_poll,
-                    multi_buffer=self.loaded.takes_frags,
+                    multi_buffer=multi_buffer,
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
@@ -96,8 +100,10 @@ class Service:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
+        self._watch = InterfaceWatch(self.attachments, self.queues.queues, options.chunk_bytes)
         self._loop.every_tick(self._tick)
         self._loop.on_hangup(self._on_hangup)
+        self._loop.every_tick(self._watch.look)
 
     def __enter__(self) -> Self:
         return self
@@ -147,11 +153,13 @@ class Service:
             "serving": self._data is not None,
             "restarts": self.restarts,
             "started": self.started,
+            "huge_pages": self.queues.has_huge_pages,
             "uptime_seconds": round(time.time() - self.started, 1),
             "interfaces": [
                 {
                     "name": attachment.interface.name,
                     "ifindex": attachment.interface.index,
+                    "gone": self._watch.is_gone(attachment.interface.index),
                     "attached": "generic" if attachment.is_generic else "native",
                     "queues": [
                         {"queue": queue.plan.queue_id, "cpu": queue.plan.cpu, "zero_copy": queue.zero_copy}
@@ -257,6 +265,7 @@ class Service:
                     program_fd=self.loaded.program.fd,
                     frags=self.loaded.takes_frags,
                     generic=self.options.generic,
+                    replace=self.options.replace,
                 )
             )
             for target in interfaces
@@ -333,7 +342,7 @@ class Service:
         data.reap()
 
 
-def _usable(name: str, *, replace_program: bool) -> Interface:
+def _usable(name: str) -> Interface:
     found = interface(name)
     if not found.is_up:
         raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")
