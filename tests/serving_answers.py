@@ -26,6 +26,8 @@ def queue_answer(frames: int, *, queue: int = 0, factor: int = 1) -> dict[str, A
         kernel=tuple([5 * factor] + [0] * (len(KERNEL_COUNTERS) - 1)),
         rx_fill=3,
         rx_ring_size=2048,
+        samples_taken=frames // 10,
+        samples_missed=0,
     )
     return {**counters.as_json(), "busy_ns": frames * 250}
 

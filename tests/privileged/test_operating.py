@@ -22,6 +22,7 @@ from tests.serving import packet_socket, run_folder, send_all, serving, wait_unt
 from tests.veth import HOST_MAC, PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.cli import main
+from uxdp_runtime.frames.capture import CaptureReader
 from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
@@ -215,3 +216,61 @@ def test_config_file_serves_like_flags(pair: VethPair, bundle: Path, tmp_path: P
         (queue,) = service.ask("stats")["queues"]
         assert (queue["tx_by_ring"] >= len(FRAMES), queue["tx_by_injection"]) == (True, 0)
         assert '"event": "attached"' in service.log
+
+
+def test_samples_are_every_nth_frame_with_its_verdict(pair: VethPair, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "samples.pcapng"
+    with serving(pair, bundle, "--pcap-sample", "10", str(path), name="edge") as service:
+        send(pair)
+        wait_until(lambda: service.totals()["tx"] >= len(FRAMES), "all transmitted")
+        (queue,) = service.ask("stats")["queues"]
+        assert queue["samples_taken"] + queue["samples_missed"] == queue["rx_frames"] // 10
+        # A data process that comes later goes on with the same ring.
+        killed = service.ask("status")["data_pid"]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: service.ask("status")["data_pid"] not in (None, killed), "a new data process")
+        send(pair)
+        wait_until(lambda: service.totals()["tx"] >= 2 * len(FRAMES), "all transmitted")
+        (queue,) = service.ask("stats")["queues"]
+        assert service.stop() == 0
+    with CaptureReader(path) as reader:
+        frames = list(reader)
+    assert len(frames) == queue["samples_taken"] >= 150
+    sent = [frame.data[14:18] for frame in frames if frame.data[12:14] == b"\x88\xb5"]
+    assert sent[:5] == [FRAMES[number][14:18] for number in range(9, 50, 10)]
+    # As the program left them: its own MAC addresses, swapped.
+    assert {frame.data[:12] for frame in frames} == {bytes.fromhex((PEER_MAC + HOST_MAC).replace(":", ""))}
+    assert b"XDP_TX, queue 0" in path.read_bytes()
+
+
+def test_samples_that_nobody_takes_are_missed_and_counted(pair: VethPair, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "samples.pcapng"
+    with serving(pair, bundle, "--pcap-sample", "1", str(path), name="edge") as service:
+        os.kill(service.process.pid, signal.SIGSTOP)  # the control process; frames go on
+        send(pair)
+        time.sleep(0.5)
+        os.kill(service.process.pid, signal.SIGCONT)
+        wait_until(lambda: service.totals()["tx"] >= len(FRAMES), "all transmitted")
+        (queue,) = service.ask("stats")["queues"]
+        assert queue["samples_taken"] + queue["samples_missed"] == queue["rx_frames"]
+        assert queue["samples_missed"] > 0
+        assert service.stop() == 0
+    assert f"{queue['samples_taken']} frames in {path}, {queue['samples_missed']} missed" in service.log
+
+
+def test_samples_on_a_full_disk_end_and_serving_goes_on(pair: VethPair, bundle: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], check=True, timeout=10)
+    try:
+        with serving(pair, bundle, "--pcap-sample", "1", str(disk / "samples.pcapng"), name="edge") as service:
+            send(pair)
+            wait_until(lambda: "sampling has ended, serving goes on" in service.log, "the disk is full", 10.0)
+            send(pair)
+            wait_until(lambda: service.totals()["tx"] >= 2 * len(FRAMES), "all transmitted")
+            assert service.stop() == 0
+        assert service.log.count("sampling has ended") == 1
+        with CaptureReader(disk / "samples.pcapng") as reader:
+            assert all(len(frame.data) >= 14 for frame in reader)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True, timeout=10)

@@ -18,6 +18,8 @@ STRUCTS = {
     "uxdp_worker": abi.Worker,
     "uxdp_ring": port.Ring,
     "uxdp_queue_state": port.QueueState,
+    "uxdp_sample": port.Sample,
+    "uxdp_samples": port.Samples,
     "uxdp_queue": port.Queue,
 }
 
@@ -44,6 +46,8 @@ def assertions() -> str:
         ("UXDP_INJECTED_BYTES", port.INJECTED_BYTES),
         ("UXDP_WHOLE_BYTES", port.WHOLE_BYTES),
         ("UXDP_LATENCY_BUCKETS", port.LATENCY_BUCKETS),
+        ("UXDP_SAMPLES", port.SAMPLES),
+        ("UXDP_SAMPLE_BYTES", port.SAMPLE_BYTES),
         ("UXDP_LOSSES", len(port.LOSSES)),
         ("UXDP_TX_LIVE", port.TX_METHODS.index("live")),
     ):

@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 @click.option("--set", "assignments", metavar="MAP:KEY=VALUE", multiple=True, help="Set one map element.")
 @click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="Set a constant of the program.")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there, at /metrics.")
+@click.option(
+    "--pcap-sample",
+    nargs=2,
+    type=(click.IntRange(1, 2**32 - 1), str),
+    metavar="N FILE",
+    help="Write every Nth frame of each queue, as the program left it, with its verdict, to a .pcapng file.",
+)
 @click.option("--log-json", is_flag=True, help="Log events as JSON objects, one a line.")
 @click.option(
     "--config",
@@ -69,11 +76,13 @@ def serve(bundle: str | None, **flags: Any) -> None:
     from ..serve.metrics import MetricsEndpoint
     from ..serve.operation import Operation
     from ..serve.options import ServeOptions, parse_ranges
+    from ..serve.sampling import Sampler
     from ..serve.service import Service
     from ..serve.service_manager import ServiceManager
 
     if bundle is None:
         raise ParameterError("no bundle to serve", remedy="name a file or an installed network function")
+    sample_every, sample_file = flags["pcap_sample"] or (0, "")
     console = _terminal(log_json=flags["log_json"])
     _log_events(console, as_json=flags["log_json"])
     warn = partial(report, "insecure", level=logging.WARNING)
@@ -95,18 +104,21 @@ def serve(bundle: str | None, **flags: Any) -> None:
             maps=flags["maps_file"],
             assignments=flags["assignments"],
             metrics=flags["metrics"],
+            sample_every=sample_every,
+            sample_file=sample_file,
             insecure_unsigned=flags["insecure_unsigned"],
         )
-        again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"])
+        again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn)
         with (
             ServiceManager.from_environment(os.environ) or nullcontext() as manager,
             MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,
             LiveTable(console) if console is not None else nullcontext() as table,
+            Sampler(sample_file, options.interfaces) if sample_every else nullcontext() as sampler,
             Service(bound, options, again) as service,
         ):
             if not flags["log_json"]:
                 report_origin(service.loaded.compiled)
-            with Operation(service, table=table, metrics=metrics, manager=manager):
+            with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler):
                 service.run()
 
 

@@ -9,6 +9,8 @@ SLOT_BYTES: Final = 3520  # UXDP_SLOT_BYTES
 INJECTED_BYTES: Final = 3400  # UXDP_INJECTED_BYTES: the longest frame that can be passed or redirected
 WHOLE_BYTES: Final = 0x12000  # UXDP_WHOLE_BYTES: where a frame of several buffers is put together
 LATENCY_BUCKETS: Final = 32  # UXDP_LATENCY_BUCKETS
+SAMPLES: Final = 512  # UXDP_SAMPLES: for each queue
+SAMPLE_BYTES: Final = 4096  # UXDP_SAMPLE_BYTES
 NUM_VERDICTS: Final = 5  # enum xdp_action
 
 # enum uxdp_loss, and what people are told.
@@ -64,6 +66,31 @@ class QueueState(ctypes.Structure):
     )
 
 
+class Sample(ctypes.Structure):
+    """``struct uxdp_sample``: a copy of a frame as the program left it."""
+
+    _fields_ = (
+        ("time_ns", ctypes.c_uint64),
+        ("len", ctypes.c_uint32),
+        ("captured", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+        ("data", ctypes.c_uint8 * (SAMPLE_BYTES - 24)),
+    )
+
+
+class Samples(ctypes.Structure):
+    """``struct uxdp_samples``: shared memory between a queue's thread and the control process."""
+
+    _fields_ = (
+        ("producer", ctypes.c_uint64),
+        ("consumer", ctypes.c_uint64),
+        ("missed", ctypes.c_uint64),
+        ("every", ctypes.c_uint64),
+        ("slots", Sample * SAMPLES),
+    )
+
+
 class Queue(ctypes.Structure):
     """``struct uxdp_queue``: everything that the thread of one RX queue works with."""
 
@@ -91,7 +118,8 @@ class Queue(ctypes.Structure):
         ("stop", ctypes.c_uint32),
         ("tail_bytes", ctypes.c_uint32),
         ("num_maps", ctypes.c_uint32),
-        ("zero", ctypes.c_uint32),
+        ("sample_in", ctypes.c_uint32),
+        ("samples", ctypes.c_uint64),
         ("maps", ctypes.c_uint64),
         ("whole", ctypes.c_uint64),
         ("run", ctypes.c_uint64),

@@ -17,8 +17,8 @@ Loop = Callable[[int], int]
 
 
 @cache
-def af_xdp_loop() -> tuple[Loop, Loop]:
-    """Return uxdp_af_xdp_recover and uxdp_af_xdp_serve, which take the address of a struct uxdp_queue.
+def ports_library() -> LoadedObject:
+    """Return the ports' code, at the same place in every process that is forked afterwards.
 
     :raises UnsupportedFeatureError: there is none for this machine
     """
@@ -31,6 +31,14 @@ def af_xdp_loop() -> tuple[Loop, Loop]:
         ) from cause
     libc = ctypes.CDLL(None)
     symbols = {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in _LIBC}
-    loaded = LoadedObject(data, symbols)
-    recover = loaded.function("uxdp_af_xdp_recover", None, ctypes.c_void_p)
-    return recover, loaded.function("uxdp_af_xdp_serve", None, ctypes.c_void_p)
+    return LoadedObject(data, symbols)
+
+
+def af_xdp_loop() -> tuple[Loop, Loop]:
+    """Return uxdp_af_xdp_recover and uxdp_af_xdp_serve, which take the address of a struct uxdp_queue.
+
+    :raises UnsupportedFeatureError: there are none for this machine
+    """
+    library = ports_library()
+    recover = library.function("uxdp_af_xdp_recover", None, ctypes.c_void_p)
+    return recover, library.function("uxdp_af_xdp_serve", None, ctypes.c_void_p)

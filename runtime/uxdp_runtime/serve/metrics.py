@@ -207,6 +207,12 @@ class _Collector:
             ("uxdp_bursts", "Bursts of frames.", "bursts"),
             ("uxdp_sleeps", "How often the queue's thread had nothing to do.", "polls"),
             ("uxdp_inject_calls", "System calls that injected frames.", "inject_calls"),
+            ("uxdp_samples_taken", "Frames copied for --pcap-sample.", "samples_taken"),
+            (
+                "uxdp_samples_missed",
+                "Frames that were not copied, because nobody had taken the earlier ones.",
+                "samples_missed",
+            ),
             ("uxdp_inject_stalls", "Of these, calls that took more than 1 ms.", "inject_stalls"),
         ):
             yield self._counter(name, text, [(_place(queue), queue[key]) for queue in queues])

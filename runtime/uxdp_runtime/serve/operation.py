@@ -1,4 +1,4 @@
-"""What makes a running service visible: the live table, metrics, and what the service manager is told.
+"""What makes a running service visible: the live table, metrics, samples, and what the service manager is told.
 
 All of it happens in the service's event loop, a few times a second; none of it can end the service.
 """
@@ -11,6 +11,7 @@ from . import events
 from .live_table import LiveTable
 from .metrics import MetricsEndpoint
 from .rates import rates
+from .sampling import Sampler
 from .service import Service
 from .service_manager import ServiceManager
 
@@ -28,6 +29,7 @@ class Operation:
         table: LiveTable | None = None,
         metrics: MetricsEndpoint | None = None,
         manager: ServiceManager | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         """Begin to observe a service that serves, and say so; what is given is closed by whoever made it."""
         self._service = service
@@ -43,6 +45,11 @@ class Operation:
             metrics.serve(service.selector, service.status, service.stats)
             service.every_tick(metrics.drop_slow)
             events.report("metrics", f"metrics on {metrics.url}", url=metrics.url)
+        if sampler is not None:
+            for queue in service.queues.queues:
+                if queue.samples is not None:
+                    sampler.add(queue.samples, queue.plan.interface.name, queue.plan.queue_id)
+            service.every_tick(sampler.drain)
         if manager is not None:
             manager.tell("READY=1")
             service.every_tick(_every(_STATUS_SECONDS, self._tell_status))

@@ -35,6 +35,8 @@ class ServeOptions:
     maps: str = ""
     assignments: tuple[str, ...] = ()
     metrics: str = ""
+    sample_every: int = 0
+    sample_file: str = ""
     insecure_unsigned: bool = False
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from ..ports.af_xdp_abi import INJECTED_BYTES, TX_METHODS, WHOLE_BYTES, Queue, Q
 from ..ports.attachment import Attachment
 from ..ports.injector import Injector
 from ..ports.interface import Interface
+from .sample_ring import SampleRing
 
 # Behind a frame the kernel keeps struct skb_shared_info; programs must not grow frames into that.
 # SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64-bit machines
@@ -100,6 +101,7 @@ class ServedQueue:
         self._memory = mmap.mmap(-1, ctypes.sizeof(QueueState) + num_chunks)  # shared with forked processes
         self.state = QueueState.from_buffer(self._memory)
         self.state.num_chunks = num_chunks
+        self.samples: SampleRing | None = None
         self.copy_reason = ""  # why frames are copied; "": they are not
 
     @property
@@ -127,11 +129,13 @@ class Queues:
         tx: str,
         busy_poll: bool,
         multi_buffer: bool = False,
+        sample_every: int = 0,
     ) -> None:
         """Register the UMEM, bind a socket to each queue and let the interfaces' programs know them.
 
         :param num_chunks: of each queue
         :param multi_buffer: whether the program takes frames of several buffers
+        :param sample_every: copy one of so many frames of each queue; 0: none
         :raises PortError: a queue cannot be had; ``context`` is the interface
         """
         self._chunk_bytes = chunk_bytes
@@ -162,6 +166,7 @@ class Queues:
                 injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
                 queue = ServedQueue(plan, xdp_socket, injector, num_chunks)
                 queue.copy_reason = copy_reason
+                queue.samples = SampleRing(sample_every) if sample_every else None
                 self.queues.append(queue)
                 attachment.set_socket(plan.queue_id, xdp_socket.fd)
                 first = first or xdp_socket
@@ -215,6 +220,8 @@ class Queues:
                 tx_method=self._tx,
                 busy_poll=self._busy_poll,
                 tail_bytes=TAIL_BYTES,
+                sample_in=queue.samples.state.every if queue.samples is not None else 0,
+                samples=queue.samples.address if queue.samples is not None else 0,
                 whole=_address(self._wholes[queue.plan.worker]) if self._wholes else 0,
             ),
             free,

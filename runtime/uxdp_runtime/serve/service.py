@@ -90,6 +90,7 @@ class Service:
                     tx=options.tx,
                     busy_poll=options.busy_poll,
                     multi_buffer=multi_buffer,
+                    sample_every=options.sample_every,
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)

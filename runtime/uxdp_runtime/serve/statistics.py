@@ -35,6 +35,8 @@ class QueueCounters:
     kernel: tuple[int, ...]  # Statistics of the socket
     rx_fill: int  # frames that wait in the RX ring
     rx_ring_size: int
+    samples_taken: int
+    samples_missed: int
 
     def as_json(self) -> dict[str, Any]:
         """Return everything by name."""
@@ -52,6 +54,8 @@ class QueueCounters:
             "kernel": dict(zip(KERNEL_COUNTERS, self.kernel, strict=True)),
             "rx_ring_waiting": self.rx_fill,
             "rx_ring_size": self.rx_ring_size,
+            "samples_taken": self.samples_taken,
+            "samples_missed": self.samples_missed,
         }
 
     @property
@@ -87,4 +91,6 @@ def _read(queue: ServedQueue) -> QueueCounters:
         kernel=tuple(getattr(kernel, name) for name in KERNEL_COUNTERS),
         rx_fill=queue.waiting(),
         rx_ring_size=queue.rings[0].mask + 1,
+        samples_taken=queue.samples.state.producer if queue.samples is not None else 0,
+        samples_missed=queue.samples.state.missed if queue.samples is not None else 0,
     )

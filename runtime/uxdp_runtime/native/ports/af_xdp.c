@@ -8,6 +8,7 @@
  * a third of what the TX ring costs per frame; but a call costs 20 us, so a few frames go by the
  * ring.
  */
+#include "samples.h"
 #include "targets.h"
 #include "../clock.h"
 
@@ -424,6 +425,8 @@ UXDP_INLINE bool dispose(struct uxdp_queue *queue, struct batch *batch,
 {
 	struct pending *pending = &batch->frames[batch->n];
 
+	if (unlikely(queue->samples) && !--queue->sample_in)
+		take_sample(queue, frame);
 	*pending = (struct pending){
 	    .data = (u8 *)frame->data,
 	    .chunk = chunk,

@@ -118,6 +118,29 @@ struct uxdp_queue_state {
 	u8 owner[]; /* enum uxdp_chunk_owner, by chunk of this queue */
 };
 
+#define UXDP_SAMPLES 512u /* for each queue; a power of two */
+#define UXDP_SAMPLE_BYTES 4096u
+#define UXDP_SAMPLE_DATA_BYTES (UXDP_SAMPLE_BYTES - 24u)
+
+/* A copy of a frame as the program left it. */
+struct uxdp_sample {
+	u64 time_ns; /* CLOCK_REALTIME */
+	u32 len;
+	u32 captured; /* bytes of it that are here */
+	u32 verdict;
+	u32 zero;
+	u8 data[UXDP_SAMPLE_DATA_BYTES];
+};
+
+/* Shared memory: the queue's thread produces, the control process consumes. */
+struct uxdp_samples {
+	u64 producer; /* both count on, and never wrap */
+	u64 consumer;
+	u64 missed;
+	u64 every; /* how many frames there are to a sample, >= 1 */
+	struct uxdp_sample slots[UXDP_SAMPLES];
+};
+
 enum uxdp_tx_method {
 	UXDP_TX_AUTO,
 	UXDP_TX_RING,
@@ -145,8 +168,9 @@ struct uxdp_queue {
 	u32 stop;
 	u32 tail_bytes; /* at the end of a chunk that frames may not grow into */
 	u32 num_maps;
-	u32 zero;
-	const struct uxdp_map *maps; /* the program's, by id: where broadcasts go */
+	u32 sample_in;		      /* frames until the next sample */
+	struct uxdp_samples *samples; /* NULL: none are taken */
+	const struct uxdp_map *maps;  /* the program's, by id: where broadcasts go */
 	u8 *whole; /* UXDP_WHOLE_BYTES; NULL: the program takes no frames of several buffers */
 	/* uxdp_run of the program that is served. */
 	void (*run)(struct uxdp_frame *frames, u32 n);
@@ -154,5 +178,7 @@ struct uxdp_queue {
 
 void uxdp_af_xdp_recover(struct uxdp_queue *queue);
 void uxdp_af_xdp_serve(struct uxdp_queue *queue);
+u64 uxdp_samples_written(const struct uxdp_samples *samples);
+void uxdp_samples_read(struct uxdp_samples *samples, u64 consumer);
 
 #endif
