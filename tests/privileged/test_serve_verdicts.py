@@ -3,7 +3,7 @@
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -103,13 +103,15 @@ def watched(pair: VethPair) -> Iterator[list[list[bytes]]]:
 
 
 @contextmanager
-def in_the_kernel(pair: VethPair, image: bytes, mode: int) -> Iterator[None]:
+def attached_in_the_kernel(
+    pair: VethPair, image: bytes, maps: Mapping[str, Mapping[int, int]], mode: int
+) -> Iterator[None]:
     """Attach the verified program itself to the served interface."""
     with ExitStack() as stack:
         bound = stack.enter_context(bound_image(image))
         verified = stack.enter_context(verify(bound))
         with pair.entered(pair.host):
-            for name, items in port_maps(pair).items():
+            for name, items in maps.items():
                 for key, value in items.items():
                     verified.maps[name].update(struct.pack("=I", key), struct.pack("=I", value))
             link = syscall.create_xdp_link(verified.programs["verdicts"].fd, pair.index(pair.interface), mode)
@@ -125,7 +127,7 @@ def by_number(frames: Sequence[bytes]) -> list[bytes]:
 
 
 def as_in_the_kernel(image: bytes, mode: int) -> tuple[list[list[bytes]], list[bytes]]:
-    with ports_pair() as pair, in_the_kernel(pair, image, mode):
+    with ports_pair() as pair, attached_in_the_kernel(pair, image, port_maps(pair), mode):
         with watched(pair) as arrived, packet_socket(pair, pair.peer) as raw:
             frames = orders(pair)
             send_all(raw, frames)

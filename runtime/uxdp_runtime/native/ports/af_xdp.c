@@ -554,7 +554,9 @@ static void serve_in_pieces(struct uxdp_queue *queue, struct batch *batch, u32 p
 	frame.hard_start = (u64)queue->whole;
 	frame.data = frame.data_meta = frame.hard_start + UXDP_HEADROOM;
 	frame.data_end = frame.data + len;
-	frame.limit = frame.hard_start + UXDP_WHOLE_BYTES;
+	/* It cannot grow at its end: nor do fragments of drivers that tell the kernel no size of
+	 * theirs, such as veth's (bpf_xdp_frags_increase_tail). */
+	frame.limit = frame.data_end;
 	queue->run(&frame, 1);
 	flush(queue, batch); /* what came before it leaves before it, and the buffer is but one */
 	if (dispose(queue, batch, &frame, NO_CHUNK, len))
@@ -598,6 +600,8 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 		frame->data_end = frame->data + desc.len;
 		frame->hard_start = chunk;
 		frame->limit = chunk + queue->chunk_bytes - queue->tail_bytes;
+		if (unlikely(frame->limit < frame->data_end)) /* it cannot grow, but shrink */
+			frame->limit = frame->data_end;
 		frame->ingress_ifindex = queue->ifindex;
 		frame->rx_queue_index = queue->queue_id;
 		frame->egress_ifindex = 0;
