@@ -250,7 +250,9 @@ class LinkedImage:
 
 
 def _map_memory(size: int) -> tuple[mmap.mmap, int]:
-    memory = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    # Private: a data process that is taken over must not be able to change the code of whoever forked it.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
