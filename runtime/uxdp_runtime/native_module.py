@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from . import abi
-from .compile.loader import LoadedObject
+from .compile.loader import Function, LoadedObject
 from .errors import ParameterError
 from .stores import Stores, libc_symbols
 
@@ -120,6 +120,11 @@ class NativeModule:
     def run_address(self) -> int:
         """The address of ``uxdp_run``, for callers that are no Python."""
         return self._object.address("uxdp_run")
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        """The functions of the loaded code."""
+        return self._object.functions
 
     def function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
         """Return another function that the object defines."""

@@ -274,3 +274,30 @@ def test_samples_on_a_full_disk_end_and_serving_goes_on(pair: VethPair, bundle: 
             assert all(len(frame.data) >= 14 for frame in reader)
     finally:
         subprocess.run(["umount", str(disk)], check=True, timeout=10)
+
+
+def test_perf_map_names_what_the_data_process_runs(pair: VethPair, bundle: Path) -> None:
+    with serving(pair, bundle, "--perf-map", name="edge") as service:
+        wait_until(lambda: "perf finds the names" in service.log, "the map")
+        for _ in range(2):  # the second data process has a map, too
+            pid = service.ask("status")["data_pid"]
+            path = Path(f"/tmp/perf-{pid}.map")
+            wait_until(path.exists, "the map of this process")
+            lines = [line.split(" ", 2) for line in path.read_text().splitlines()]
+            found = {name: (int(start, 16), int(size, 16)) for start, size, name in lines}
+            program = service.ask("status")["program"]
+            start, size = found[f"uxdp_run [{program}, worker 0]"]
+            assert "uxdp_af_xdp_serve" in found
+            modes = []
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                low, high = (int(word, 16) for word in line.split()[0].split("-"))
+                if low <= start and start + size <= high:
+                    modes.append(line.split()[1])
+            assert modes == ["r-xp"]
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: service.ask("status")["data_pid"] not in (None, pid), "a new data process")
+            wait_until(lambda path=path: not path.exists(), "the old map is removed")
+        last = Path(f"/tmp/perf-{service.ask('status')['data_pid']}.map")
+        wait_until(last.exists, "the last map")
+        assert service.stop() == 0
+    assert not last.exists()

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     metavar="N FILE",
     help="Write every Nth frame of each queue, as the program left it, with its verdict, to a .pcapng file.",
 )
+@click.option("--perf-map", is_flag=True, help="Tell perf the names of compiled code, in /tmp/perf-PID.map.")
 @click.option("--log-json", is_flag=True, help="Log events as JSON objects, one a line.")
 @click.option(
     "--config",
@@ -76,6 +77,7 @@ def serve(bundle: str | None, **flags: Any) -> None:
     from ..serve.metrics import MetricsEndpoint
     from ..serve.operation import Operation
     from ..serve.options import ServeOptions, parse_ranges
+    from ..serve.perf_map import PerfMap
     from ..serve.sampling import Sampler
     from ..serve.service import Service
     from ..serve.service_manager import ServiceManager
@@ -118,7 +120,8 @@ def serve(bundle: str | None, **flags: Any) -> None:
         ):
             if not flags["log_json"]:
                 report_origin(service.loaded.compiled)
-            with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler):
+            perf_map = PerfMap() if flags["perf_map"] else None
+            with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler, perf_map=perf_map):
                 service.run()
 
 

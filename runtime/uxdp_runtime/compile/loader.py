@@ -26,6 +26,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _RELA = struct.Struct("<QQq")
 _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 2, 4, 8
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_STT_FUNC: Final = 2
 _SHN_UNDEF, _SHN_ABS, _SHN_COMMON = 0, 0xFFF1, 0xFFF2
 _EM_X86_64, _EM_AARCH64 = 62, 183
 _PAGE: Final = mmap.PAGESIZE
@@ -37,6 +38,15 @@ class NativeObjectError(UxdpError):
     """A native object is malformed, for another machine, or needs a symbol that nobody defines."""
 
     exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of loaded code."""
+
+    name: str
+    address: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class _Symbol:
     name: str
     section: int
     value: int
+    size: int
+    is_function: bool
 
 
 class LoadedObject:
@@ -70,6 +82,7 @@ class LoadedObject:
         """
         self._image = LinkedImage(data, externals, platform.machine(), _map_memory)
         self.symbols = self._image.symbols
+        self.functions = self._image.functions
         # Memory that the code refers to is kept alive by whoever gave its address; this only keeps the code.
         _protect(self._image)
 
@@ -92,7 +105,7 @@ class LinkedImage:
 
     - ``memory``, ``base``: the bytes, and the address for which they are made
     - ``ranges``: (start, end, PROT_…) offsets of pages in it
-    - ``symbols``: addresses of the names that the object defines
+    - ``symbols``: addresses of the names that the object defines; ``functions``: those of them that are functions
     """
 
     def __init__(
@@ -126,6 +139,11 @@ class LinkedImage:
                 for symbol in self._symbols
                 if symbol.section in self._starts and symbol.name
             }
+            self.functions = tuple(
+                Function(symbol.name, self.symbols[symbol.name], symbol.size)
+                for symbol in self._symbols
+                if symbol.section in self._starts and symbol.name and symbol.is_function
+            )
             self._relocate()
         except struct.error as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
@@ -135,8 +153,8 @@ class LinkedImage:
             if section.type == _SHT_SYMTAB:
                 names = _content(self._data, self._sections[section.link])
                 return [
-                    _Symbol(_text(names, name), index, value)
-                    for name, _info, _other, index, value, _size in _SYMBOL.iter_unpack(_content(self._data, section))
+                    _Symbol(_text(names, name), index, value, size, info & 0xF == _STT_FUNC)
+                    for name, info, _other, index, value, size in _SYMBOL.iter_unpack(_content(self._data, section))
                 ]
         return []
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from ..native_module import NativeModule
-from .af_xdp_loop import af_xdp_loop
+from .af_xdp_loop import af_xdp_loop, ports_library
 from .confinement import confine
 from .queues import Queues, ServedQueue, eventfd
 
@@ -89,6 +89,7 @@ def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
 
     The calling process must have one thread only: a fork copies no other.
     """
+    ports_library()  # here, so that it is loaded but once, and lies in all processes where it does in this one
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = os.fork()
     if pid == 0:

@@ -3,13 +3,18 @@
 All of it happens in the service's event loop, a few times a second; none of it can end the service.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Self
 
+from ..compile.loader import Function
 from . import events
+from .af_xdp_loop import ports_library
 from .live_table import LiveTable
 from .metrics import MetricsEndpoint
+from .perf_map import PerfMap
 from .rates import rates
 from .sampling import Sampler
 from .service import Service
@@ -30,6 +35,7 @@ class Operation:
         metrics: MetricsEndpoint | None = None,
         manager: ServiceManager | None = None,
         sampler: Sampler | None = None,
+        perf_map: PerfMap | None = None,
     ) -> None:
         """Begin to observe a service that serves, and say so; what is given is closed by whoever made it."""
         self._service = service
@@ -50,6 +56,10 @@ class Operation:
                 if queue.samples is not None:
                     sampler.add(queue.samples, queue.plan.interface.name, queue.plan.queue_id)
             service.every_tick(sampler.drain)
+        self._perf_map = perf_map
+        if perf_map is not None:
+            self._name_code()
+            service.every_tick(self._name_code)
         if manager is not None:
             manager.tell("READY=1")
             service.every_tick(_every(_STATUS_SECONDS, self._tell_status))
@@ -67,6 +77,8 @@ class Operation:
             self._manager.tell("STOPPING=1")
         if self._table is not None:
             self.refresh()
+        if self._perf_map is not None:
+            self._perf_map.close()
 
     def refresh(self) -> None:
         """Draw the table as it is now."""
@@ -85,6 +97,17 @@ class Operation:
         if self._manager is not None:
             self._manager.tell_alive([queue.state.heartbeat_ns for queue in self._service.queues.queues])
 
+    def _name_code(self) -> None:
+        if self._perf_map is None:
+            return
+        try:
+            if self._perf_map.follow(self._service.data_pid, code_of(self._service)):
+                path = str(self._perf_map.path)
+                events.report("perf_map", f"perf finds the names of compiled code in {path}", path=path)
+        except OSError as cause:
+            message = f"{self._perf_map.path}: cannot be written: {cause.strerror or cause}"
+            events.report("perf_map_failed", message, level=logging.WARNING, path=str(self._perf_map.path))
+
     def _watch_injection(self) -> None:
         """Report, once for each queue, that the driver takes no injected frames."""
         for queue in self._service.queues.queues:
@@ -97,6 +120,16 @@ class Operation:
                     interface=place[0],
                     queue=place[1],
                 )
+
+
+def code_of(service: Service) -> list[Function]:
+    """Return the functions that the data process runs: the ports', and the program's for every worker."""
+    program = service.loaded.compiled.source.entry
+    named = list(ports_library().functions)
+    for number, module in enumerate(service.loaded.workers):
+        place = f"[{program}, worker {number}]"
+        named += [replace(function, name=f"{function.name} {place}") for function in module.functions]
+    return named
 
 
 def status_line(status: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
