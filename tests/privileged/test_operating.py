@@ -153,6 +153,29 @@ def test_terminal_shows_a_live_table(pair: VethPair, bundle: Path, tmp_path: Pat
     assert b"\x1b[?25h" in shown  # the cursor is back
 
 
+def test_terminal_that_goes_away_ends_the_table_and_not_the_service(pair: VethPair, bundle: Path) -> None:
+    leader, follower = pty.openpty()
+    command = ["ip", "netns", "exec", pair.host, str(Path(sys.executable).parent / "uxdp"), "serve", str(bundle)]
+    command += ["--af-xdp", pair.interface, "--insecure-unsigned", "--name", "edge"]
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    try:
+        wait_until(lambda: bool(select.select([leader], [], [], 0.01)[0]) and _serves("edge"), "it serves", 20.0)
+        os.close(leader)
+        time.sleep(2.5)  # some refreshes
+        assert _serves("edge")
+        assert uxdp("stop", "edge").exit_code == 0
+        assert process.wait(timeout=10) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=10)
+
+
+def _serves(name: str) -> bool:
+    return uxdp("status", name).exit_code == 0
+
+
 def test_metrics_are_served_beside_frames(pair: VethPair, bundle: Path) -> None:
     with serving(pair, bundle, "--metrics", "127.0.0.1:0", name="edge") as service:
         send(pair)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tests.serving_answers import queue_answer, stats_answer, status_answer
 from uxdp_runtime.serve.live_table import COLUMNS, LiveTable, scaled, table_rows, title
-from uxdp_runtime.serve.operation import status_line
+from uxdp_runtime.serve.operation import _until_it_fails, status_line
 from uxdp_runtime.serve.rates import rates
 
 BEFORE = stats_answer(100.0, queue_answer(1000))
@@ -104,3 +104,19 @@ def test_status_line_adds_queues_up() -> None:
     after = stats_answer(102.0, queue_answer(5000, factor=3), queue_answer(7, queue=1))
     line = status_line(status_answer(), BEFORE, after)
     assert line == "serving eth0: 2000 frames per second, 48 lost, 2 restarts"
+
+
+def test_observer_that_fails_is_reported_once_and_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise OSError(5, "Input/output error")
+
+    act = _until_it_fails("the live table", fail)
+    act()
+    act()
+    assert len(calls) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the live table ends, serving goes on: Input/output error"
+    ]

@@ -122,7 +122,10 @@ def _status_of(name: str) -> dict[str, Any]:
 def _status_row(item: dict[str, Any]) -> tuple[str, ...]:
     if "error" in item:
         return (item["name"], item["error"], *("-" for _ in _STATUS_COLUMNS[2:]))
-    interfaces = [f"{interface['name']} ({interface['attached']})" for interface in item["interfaces"]]
+    interfaces = [
+        f"{interface['name']} ({'gone' if interface.get('gone') else interface['attached']})"
+        for interface in item["interfaces"]
+    ]
     return (
         item["name"],
         "serving" if item["serving"] else "not serving",

@@ -11,10 +11,10 @@ without a word, service goes on: frames need no control process.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from ..native_module import NativeModule
+from . import events
 from .af_xdp_loop import af_xdp_loop, ports_library
 from .confinement import confine
 from .queues import Queues, ServedQueue, eventfd
@@ -99,7 +100,7 @@ def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
             _serve(theirs, queues, workers)
             status = 0
         except BaseException as error:  # nothing may return into the control process's code
-            sys.stderr.write(f"uxdp: data process: {type(error).__name__}: {error}\n")
+            events.report("data_process_failed", f"data process: {type(error).__name__}: {error}", level=logging.ERROR)
         finally:
             os._exit(status)
     theirs.close()

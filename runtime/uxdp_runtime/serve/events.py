@@ -91,8 +91,8 @@ class LineFormatter(logging.Formatter):
         """Return the line."""
         text = record.getMessage()
         clean = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-        warning = "warning: " if record.levelno >= logging.WARNING else ""
-        return f"uxdp: {warning}{clean}"
+        kind = "" if record.levelno < logging.WARNING else "error: " if record.levelno >= logging.ERROR else "warning: "
+        return f"uxdp: {kind}{clean}"
 
 
 class JsonFormatter(logging.Formatter):

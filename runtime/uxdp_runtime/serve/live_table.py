@@ -6,6 +6,7 @@ thread of its own (see service): who owns it calls ``show``.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Self
 
 from rich import box
@@ -86,7 +87,8 @@ class LiveTable:
 
     def close(self) -> None:
         """Leave the table where it is."""
-        self._live.stop()
+        with suppress(OSError):  # the terminal has gone
+            self._live.stop()
 
 
 class ConsoleHandler(logging.Handler):

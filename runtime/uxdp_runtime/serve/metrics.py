@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final, Self
 
-from uxdp_bundle.errors import UnsupportedFeatureError
+from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 
 from ..errors import ParameterError, PortError
 
@@ -158,7 +158,10 @@ class MetricsEndpoint:
         elif match[2].partition(b"?")[0] != b"/metrics":
             client.say("404 Not Found", b"there is only /metrics\n")
         else:
-            client.say("200 OK", self._body(), kind=self._prometheus.CONTENT_TYPE_LATEST)
+            try:
+                client.say("200 OK", self._body(), kind=self._prometheus.CONTENT_TYPE_LATEST)
+            except UxdpError as error:
+                client.say("500 Internal Server Error", f"{error}\n".encode())
 
     def _drop(self, connection: socket.socket) -> None:
         del self._clients[connection]

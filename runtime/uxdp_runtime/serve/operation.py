@@ -1,6 +1,7 @@
 """What makes a running service visible: the live table, metrics, samples, and what the service manager is told.
 
-All of it happens in the service's event loop, a few times a second; none of it can end the service.
+All of it happens in the service's event loop, a few times a second. None of it can end the service: what fails is
+reported once, and not done any more.
 """
 
 import logging
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Self
+
+from uxdp_bundle.errors import UxdpError
 
 from ..compile.loader import Function
 from . import events
@@ -46,7 +49,7 @@ class Operation:
         self._refused: set[tuple[str, int]] = set()
         service.every_tick(self._watch_injection)
         if table is not None:
-            service.every_tick(_every(_REFRESH_SECONDS, self.refresh))
+            service.every_tick(_until_it_fails("the live table", _every(_REFRESH_SECONDS, self.refresh)))
         if metrics is not None:
             metrics.serve(service.selector, service.status, service.stats)
             service.every_tick(metrics.drop_slow)
@@ -62,7 +65,7 @@ class Operation:
             service.every_tick(self._name_code)
         if manager is not None:
             manager.tell("READY=1")
-            service.every_tick(_every(_STATUS_SECONDS, self._tell_status))
+            service.every_tick(_until_it_fails("the status line", _every(_STATUS_SECONDS, self._tell_status)))
             service.every_tick(self._tell_alive)
 
     def __enter__(self) -> Self:
@@ -76,7 +79,7 @@ class Operation:
         if self._manager is not None:
             self._manager.tell("STOPPING=1")
         if self._table is not None:
-            self.refresh()
+            _until_it_fails("the live table", self.refresh)()
         if self._perf_map is not None:
             self._perf_map.close()
 
@@ -95,7 +98,9 @@ class Operation:
 
     def _tell_alive(self) -> None:
         if self._manager is not None:
-            self._manager.tell_alive([queue.state.heartbeat_ns for queue in self._service.queues.queues])
+            states = [queue.state for queue in self._service.queues.queues]
+            # The thread of a queue whose interface is gone has ended, as it should.
+            self._manager.tell_alive([state.heartbeat_ns for state in states if not state.gone])
 
     def _name_code(self) -> None:
         if self._perf_map is None:
@@ -140,6 +145,24 @@ def status_line(status: Mapping[str, Any], before: Mapping[str, Any] | None, aft
     state = "serving" if status["serving"] else "not serving"
     places = ", ".join(item["name"] for item in status["interfaces"])
     return f"{state} {places}: {received:.0f} frames per second, {lost} lost, {status['restarts']} restarts"
+
+
+def _until_it_fails(what: str, action: Callable[[], None]) -> Callable[[], None]:
+    """Return what does something until that raises an error, which is reported, and nothing from then on."""
+    failed = False
+
+    def act() -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            action()
+        except (OSError, UxdpError) as error:
+            failed = True
+            message = f"{what} ends, serving goes on: {getattr(error, 'strerror', None) or error}"
+            events.report("observer_failed", message, level=logging.WARNING, what=what)
+
+    return act
 
 
 def _every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
