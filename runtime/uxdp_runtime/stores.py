@@ -370,6 +370,14 @@ class Stores:
         return store
 
 
+def initial_programs(obj: bytes) -> dict[str, dict[bytes, str]]:
+    """Return the programs that an object's prog_arrays lead to from the start, by map and key."""
+    found: dict[str, dict[bytes, str]] = {}
+    for name, index, program in _initial_programs(BpfObject(obj)):
+        found.setdefault(name, {})[struct.pack("=I", index)] = program
+    return found
+
+
 def _initial_programs(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
     """Yield (map, index, program) of ``.values = { [index] = &program }``.
 

@@ -112,7 +112,8 @@ class ProgramInfo:
     """struct bpf_prog_info: what the kernel says of a program.
 
     ``tag`` is the first half of the SHA-1 of its instructions, in hex; ``verified_instructions`` is how many the
-    verifier processed, 0 before Linux 5.16; sizes in bytes, 0 where the kernel does not tell this process.
+    verifier processed, 0 before Linux 5.16; ``runs`` and ``run_ns`` are 0 unless the kernel counts them (sysctl
+    kernel.bpf_stats_enabled); sizes in bytes, 0 where the kernel does not tell this process.
     """
 
     type: int
@@ -124,6 +125,8 @@ class ProgramInfo:
     map_ids: tuple[int, ...]
     btf_id: int
     verified_instructions: int
+    runs: int
+    run_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +303,11 @@ def pin_object(fd: int, path: str) -> None:
     _bpf(Command.OBJ_PIN, _OBJ_PIN.pack(keep.address, fd, 0))
 
 
-def find_xdp_links(ifindex: int) -> list[int]:
-    """Return descriptors of the bpf_links by which XDP programs are attached to an interface; the caller owns them.
+def find_xdp_links(ifindex: int, program_id: int) -> list[int]:
+    """Return descriptors of the bpf_links by which an XDP program is attached to an interface; the caller owns them.
+
+    The kernel tells a link's ifindex but not its network namespace: an interface of another namespace may have the same
+    one. So it takes the program as well, and there may be more than one link.
 
     :raises BpfError: EPERM without CAP_SYS_ADMIN
     """
@@ -319,8 +325,8 @@ def find_xdp_links(ifindex: int) -> list[int]:
             if end.errno == errno.ENOENT:
                 continue  # it ended meanwhile
             raise
-        kind, _id, _program_id, where = _LINK_INFO.unpack_from(_info(fd, _LINK_INFO_BYTES))
-        if kind == _BPF_LINK_TYPE_XDP and where == ifindex:
+        kind, _id, program, where = _LINK_INFO.unpack_from(_info(fd, _LINK_INFO_BYTES))
+        if (kind, program, where) == (_BPF_LINK_TYPE_XDP, program_id, ifindex):
             found.append(fd)
         else:
             os.close(fd)
@@ -360,6 +366,8 @@ def program_info(fd: int) -> ProgramInfo:
         map_ids=struct.unpack(f"={num_maps}I", ids.raw),
         btf_id=fields[20],
         verified_instructions=fields[-2],
+        runs=fields[-4],
+        run_ns=fields[-5],
     )
 
 

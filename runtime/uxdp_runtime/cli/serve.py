@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 @click.option("--af-xdp", "interfaces", metavar="IFACE[,IFACE…]", help="Interfaces to serve on, by AF_XDP.")
 @click.option("--name", default="", help="Name of the service.  [default: the bundle's]")
 @click.option("--program", default="", metavar="NAME", help="Program to serve.  [default: the bundle's first]")
+@click.option(
+    "--mode",
+    type=click.Choice(["native", "kernel"]),
+    default="native",
+    help="Native code on AF_XDP, or the program itself in the kernel.  [default: native]",
+)
 @click.option("--queues", metavar="RANGES", help="RX queues of each interface, such as 0-3.  [default: all]")
 @click.option("--cpus", metavar="RANGES", help="CPUs for the queues, in turn.  [default: all allowed]")
 @click.option(
@@ -73,6 +79,7 @@ def serve(bundle: str | None, **flags: Any) -> None:
     """
     from ..ports.attachment import Fallback
     from ..serve.events import report
+    from ..serve.kernel_service import KernelService
     from ..serve.live_table import LiveTable
     from ..serve.metrics import MetricsEndpoint
     from ..serve.operation import Operation
@@ -95,6 +102,7 @@ def serve(bundle: str | None, **flags: Any) -> None:
             interfaces=tuple(flags["interfaces"].split(",")) if flags["interfaces"] else (),
             name=flags["name"],
             program=program_to_run(opened, flags["program"] or None),
+            mode=flags["mode"],
             queues=parse_ranges(flags["queues"], "--queues") if flags["queues"] else None,
             cpus=parse_ranges(flags["cpus"], "--cpus") if flags["cpus"] else None,
             tx=flags["tx"],
@@ -111,6 +119,16 @@ def serve(bundle: str | None, **flags: Any) -> None:
             insecure_unsigned=flags["insecure_unsigned"],
         )
         again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn)
+        if options.mode == "kernel":
+            with (
+                ServiceManager.from_environment(os.environ) or nullcontext() as manager,
+                KernelService(bound, options, again) as kernel_service,
+            ):
+                if manager is not None:
+                    manager.tell("READY=1")
+                    kernel_service.every_tick(manager.tell_idle)
+                kernel_service.run()
+            return
         with (
             ServiceManager.from_environment(os.environ) or nullcontext() as manager,
             MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,

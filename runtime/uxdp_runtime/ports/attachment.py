@@ -75,8 +75,8 @@ class Attachment:
             self._fallback = fallback
             self.set_fallback_program(program_fd)
             if replace:
-                self._detach_other()
-            self.is_generic = self._attach(generic)
+                detach_other(target)
+            self.link, self.is_generic = attach_by_link(self.program_fd, target, generic)
         except BaseException:
             self.close()
             raise
@@ -115,50 +115,67 @@ class Attachment:
         """Say whether anybody reads the sockets; takes effect with the next frame."""
         _SETTINGS.pack_into(self._settings, 0, int(away), _SETTINGS.unpack_from(self._settings)[1])
 
-    def _detach_other(self) -> None:
-        index = self.interface.index
-        try:
-            links = syscall.find_xdp_links(index)
-            try:
-                for fd in links:
-                    syscall.detach_link(fd)
-            finally:
-                for fd in links:
-                    os.close(fd)
-            if attached_program(index):
-                detach_program(index)
-        except BpfError as refused:
-            number = refused.errno or errno.EIO
-            raise PortError(
-                number, f"the program on it cannot be detached: {refused.message}", context=self.interface.name
-            ) from refused
 
-    def _attach(self, generic: bool | None) -> bool:
-        if generic is not True:
-            try:
-                self.link = syscall.create_xdp_link(self.program_fd, self.interface.index, _XDP_FLAGS_DRV_MODE)
-            except BpfError as refused:
-                if refused.errno != errno.EOPNOTSUPP or generic is False:
-                    raise self._refused(refused) from refused
-            else:
-                return False
-        try:
-            self.link = syscall.create_xdp_link(self.program_fd, self.interface.index, _XDP_FLAGS_SKB_MODE)
-        except BpfError as refused:
-            raise self._refused(refused) from refused
-        return True
+def detach_other(target: Interface) -> None:
+    """Detach whatever program is on an interface.
 
-    def _refused(self, refused: BpfError) -> PortError:
+    :raises PortError: it cannot be
+    """
+    index = target.index
+    try:
+        program = attached_program(index)
+        links = syscall.find_xdp_links(index, program) if program else []
+        try:
+            if len(links) > 1:
+                raise PortError(
+                    errno.EBUSY,
+                    f"several links attach {_described(program)} to interfaces with ifindex {index}, and the kernel does "
+                    "not tell in which network namespaces they are",
+                    context=target.name,
+                    remedy="end the process that attached it",
+                )
+            for fd in links:
+                syscall.detach_link(fd)
+        finally:
+            for fd in links:
+                os.close(fd)
+        if attached_program(index):
+            detach_program(index)
+    except BpfError as refused:
         number = refused.errno or errno.EIO
-        context = self.interface.name
-        if number in (errno.EBUSY, errno.EEXIST):
-            return PortError(
-                errno.EBUSY,
-                f"another XDP program is attached: {_described(attached_program(self.interface.index))}",
-                context=context,
-                remedy="detach it (ip link set dev … xdp off), or say --replace",
-            )
-        return PortError(number, f"the program cannot be attached: {errno_text(number)}", context=context)
+        raise PortError(
+            number, f"the program on it cannot be detached: {refused.message}", context=target.name
+        ) from refused
+
+
+def attach_by_link(program_fd: int, target: Interface, generic: bool | None) -> tuple[int, bool]:
+    """Attach a program to an interface; return the link's descriptor, and whether it is generic XDP.
+
+    :param generic: attach in the driver (False), generically (True), or as it goes (None)
+    :raises PortError: EBUSY if another program is attached, EOPNOTSUPP if the driver has no XDP
+    """
+    if generic is not True:
+        try:
+            return syscall.create_xdp_link(program_fd, target.index, _XDP_FLAGS_DRV_MODE), False
+        except BpfError as refused:
+            if refused.errno != errno.EOPNOTSUPP or generic is False:
+                raise _refused(refused, target) from refused
+    try:
+        return syscall.create_xdp_link(program_fd, target.index, _XDP_FLAGS_SKB_MODE), True
+    except BpfError as refused:
+        raise _refused(refused, target) from refused
+
+
+def _refused(refused: BpfError, target: Interface) -> PortError:
+    number = refused.errno or errno.EIO
+    if number in (errno.EBUSY, errno.EEXIST):
+        return PortError(
+            errno.EBUSY,
+            f"another XDP program is attached: {_described(attached_program(target.index))}",
+            context=target.name,
+            remedy="detach it (ip link set dev … xdp off), or say --replace",
+        )
+    return PortError(number, f"the program cannot be attached: {errno_text(number)}", context=target.name)
 
 
 def _described(program_id: int) -> str:

@@ -47,11 +47,7 @@ def report_ports(attachments: Sequence[Attachment], queues: Sequence[ServedQueue
     """
     for attachment in attachments:
         name = attachment.interface.name
-        mode = "generic" if attachment.is_generic else "native"
-        fell_back = attachment.is_generic and not generic
-        what = "the driver has no XDP, falling back to generic XDP" if fell_back else f"attached, {mode} XDP"
-        level = logging.WARNING if fell_back else logging.INFO
-        report("attached", f"{name}: {what}", level=level, interface=name, mode=mode, fell_back=fell_back)
+        report_attached(name, is_generic=attachment.is_generic, asked=generic)
         for reason in dict.fromkeys(queue.copy_reason for queue in queues if queue.plan.interface.name == name):
             numbers = [
                 queue.plan.queue_id
@@ -67,6 +63,15 @@ def report_ports(attachments: Sequence[Attachment], queues: Sequence[ServedQueue
                 zero_copy=not reason,
                 reason=reason,
             )
+
+
+def report_attached(name: str, *, is_generic: bool, asked: bool) -> None:
+    """Report how a program is attached to an interface; ``asked``: generic XDP was asked for, so it is no fallback."""
+    mode = "generic" if is_generic else "native"
+    fell_back = is_generic and not asked
+    what = "the driver has no XDP, falling back to generic XDP" if fell_back else f"attached, {mode} XDP"
+    level = logging.WARNING if fell_back else logging.INFO
+    report("attached", f"{name}: {what}", level=level, interface=name, mode=mode, fell_back=fell_back)
 
 
 def report_totals(counters: Sequence[QueueCounters]) -> None:

@@ -140,6 +140,7 @@ class MapAccess:
         :param mirror: whether what goes to a store goes to the kernel's map as well
         """
         names = [fact.name for fact in verified.bound.facts.programs]
+        self._programs = names
         fds = [verified.programs[name].fd if name in verified.programs else -1 for name in names]
         codecs = MapCodec.for_object(obj)
         callable_names = [name if fd >= 0 else "" for name, fd in zip(names, fds, strict=True)]
@@ -177,6 +178,26 @@ class MapAccess:
         for name, items in contents.items():
             for key, value in items:
                 self._maps[name].update(key, value)
+
+    def programs_in(self, name: str) -> dict[bytes, str]:
+        """Return the programs that a prog_array leads to, by key."""
+        elements = self._maps[name]
+        found: dict[bytes, str] = {}
+        cursor: bytes | None = None
+        for _ in range(elements.codec.definition.max_entries):
+            items, cursor = elements.side.page(cursor, MAX_ELEMENTS)
+            found |= {key: self._programs[_PROGRAM.unpack(value)[0] - 1] for key, value in items}
+            if cursor is None:
+                break
+        return found
+
+    def put_programs(self, name: str, programs: Mapping[bytes, str]) -> None:
+        """Let a prog_array lead to these programs, and no others."""
+        elements = self._maps[name]
+        for key in self.programs_in(name).keys() - programs.keys():
+            elements.delete(key)
+        for key, program in programs.items():
+            elements.update(key, _PROGRAM.pack(self._programs.index(program) + 1))
 
     @property
     def codecs(self) -> Mapping[str, MapCodec]:

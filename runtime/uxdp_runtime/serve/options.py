@@ -48,6 +48,12 @@ class ServeOptions:
             raise ParameterError(f"{self.name!r}, expected letters, digits, '_', '.' and '-'", context="--name")
         if self.mode not in MODES:
             raise ParameterError(f"{self.mode!r}, expected one of {', '.join(MODES)}", context="--mode")
+        if self.mode == "kernel" and self.on_failure is not Fallback.PASS:
+            raise ParameterError(
+                "says what happens while native code is away, and in the kernel mode there is none",
+                context="--on-failure",
+                remedy="leave out one of --mode kernel and --on-failure",
+            )
         if self.tx not in TX_METHODS:
             raise ParameterError(f"{self.tx!r}, expected one of {', '.join(TX_METHODS)}", context="--tx")
         if self.chunk_bytes not in (2048, 4096):

@@ -9,23 +9,24 @@ A prog_array that the new version declares alike has the new version's programs 
 changed since its version started has what the new version puts into it.
 """
 
-import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from uxdp_bundle.binding import BoundBundle
 from uxdp_bundle.errors import UxdpError
 
 from ..map_layout import Layout
 from ..map_values import MapCodec
-from ..stores import Store, Stores, control_library
+from ..stores import initial_programs
+from ..verify import VerifiedObject
 from .loaded import Inheritance, Loaded, load
+from .map_access import MapAccess
 from .options import ServeOptions
 
 _CONSTANTS: Final = (".rodata", ".kconfig")
-_NUMBER: Final = struct.Struct("=I")
+_PROGRAMS: Final = "prog_array"
 _FACTS: Final = {
     "type": "type",
     "key_size": "key size",
@@ -41,20 +42,50 @@ class ReloadError(UxdpError):
     exit_code: ClassVar[int] = 1
 
 
+class Version(Protocol):
+    """What both modes of serving know of a version that they serve."""
+
+    @property
+    def verified(self) -> VerifiedObject:
+        """The kernel's side of it."""
+        ...
+
+    @property
+    def maps(self) -> MapAccess:
+        """Its maps."""
+        ...
+
+    @property
+    def object(self) -> bytes:
+        """The object whose types the maps have."""
+        ...
+
+    @property
+    def takes_frags(self) -> bool:
+        """Whether it takes frames of several buffers."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Takeover:
     """Which maps are kept, start anew with what the new version says (``reset``), or lose their content (``dropped``).
 
-    ``dropped`` are those that are declared otherwise, and those that the new version has not got.
+    ``dropped`` are those that are declared otherwise, and those that the new version has not got. ``kernel_maps`` are
+    descriptors of the kernel's maps that are kept, ``stored`` the names of maps whose store is.
     """
 
-    inheritance: Inheritance
     kept: tuple[str, ...]
     reset: tuple[str, ...]
     dropped: tuple[str, ...]
+    kernel_maps: Mapping[str, int]
+    stored: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what became of the maps."""
+        return {"kept": list(self.kept), "reset": list(self.reset), "dropped": list(self.dropped)}
 
 
-def plan_takeover(old: Loaded, bound: BoundBundle, *, drop_maps: bool) -> Takeover:
+def plan_takeover(old: Version, bound: BoundBundle, *, drop_maps: bool) -> Takeover:
     """Compare the maps of a new version with those that are served.
 
     :param drop_maps: whether maps that are declared otherwise may lose their content
@@ -81,53 +112,51 @@ def plan_takeover(old: Loaded, bound: BoundBundle, *, drop_maps: bool) -> Takeov
                 context=f"map {name}",
                 remedy="say --drop-maps to let such maps start empty",
             )
-    stored = [name for name in kept if before[name].definition.type not in ("array", "prog_array")]
+    kinds = {name: before[name].definition.type for name in kept}
+    # A prog_array of the kernel belongs to the programs that it was made for.
     return Takeover(
-        Inheritance(
-            kernel_maps={
-                name: old.verified.maps[name].fd
-                for name in kept
-                if name in old.verified.maps and before[name].definition.type != "prog_array"
-            },
-            memory={name: old.stores[name].memory for name in stored},
-        ),
         tuple(kept),
         tuple(reset),
         tuple(dropped),
+        {name: old.verified.maps[name].fd for name in kept if name in old.verified.maps and kinds[name] != _PROGRAMS},
+        tuple(name for name in kept if kinds[name] not in ("array", _PROGRAMS)),
     )
 
 
-def carry_programs(old: Loaded, new: Loaded, takeover: Takeover, *, drop_maps: bool) -> None:
+def check_frags(old: Version, new: Version) -> None:
+    """Refuse a version that takes frames of several buffers where the other does not: attaching decides that.
+
+    :raises ReloadError: it does not fit
+    """
+    if old.takes_frags != new.takes_frags:
+        raise ReloadError(
+            "one version takes frames of several buffers, the other does not, which is fixed when it is attached",
+            context=new.verified.bound.authentic.bundle.path,
+            remedy="stop the service and start it again",
+        )
+
+
+def carry_programs(old: Version, new: Version, takeover: Takeover, *, drop_maps: bool) -> None:
     """Let prog_arrays lead to the new version's programs of the same names.
 
     :raises ReloadError: one leads to a program that the new version has not got, and may not lose it
     """
-    initial = Stores(
-        old.object,
-        [definition for definition in old.compiled.source.maps if definition.type == "prog_array"],
-        1,
-        control_library(),
-    )
-    initial.link_programs(old.object, old.compiled.source.programs)
-    names = old.compiled.source.programs
-    for begun in initial:
-        name = begun.definition.name
-        if name not in takeover.kept or _programs(old.stores[name]) == _programs(begun):
+    initial = initial_programs(old.object)
+    for definition in old.verified.bound.facts.maps:
+        name = definition.name
+        if definition.type != _PROGRAMS or name not in takeover.kept:
             continue
-        store = new.stores[name]
-        for key in list(store.keys()):
-            if store.lookup(key) is not None:
-                store.delete(key)
-        for key, number in _programs(old.stores[name]).items():
-            program = names[number - 1]
-            if program in new.verified.programs:
-                store.update(key, _NUMBER.pack(new.compiled.source.programs.index(program) + 1))
-            elif not drop_maps:
-                raise ReloadError(
-                    f"leads to the program {program}, which the new version has not got",
-                    context=f"map {name}",
-                    remedy="delete that element, or say --drop-maps",
-                )
+        now = old.maps.programs_in(name)
+        if now == initial.get(name, {}):
+            continue
+        lost = [program for program in now.values() if program not in new.verified.programs]
+        if lost and not drop_maps:
+            raise ReloadError(
+                f"leads to the program {lost[0]}, which the new version has not got",
+                context=f"map {name}",
+                remedy="delete that element, or say --drop-maps",
+            )
+        new.maps.put_programs(name, {key: program for key, program in now.items() if program not in lost})
 
 
 def describe_difference(before: MapCodec, after: MapCodec) -> str:
@@ -140,10 +169,6 @@ def describe_difference(before: MapCodec, after: MapCodec) -> str:
         if _shape(getattr(before, side)) != _shape(getattr(after, side)):
             return f"the type of its {side if not after.is_global_data else 'variables'} is another"
     return ""
-
-
-def _programs(store: Store) -> dict[bytes, int]:
-    return {key: _NUMBER.unpack(value)[0] for key, value in store.items()}
 
 
 def _shape(value: Any) -> Any:
@@ -176,14 +201,10 @@ def load_successor(
     with ExitStack() as stack:
         stack.push(resources)
         takeover = plan_takeover(old, bound, drop_maps=drop_maps)
-        new = load(bound, options, num_workers, inherited=takeover.inheritance, resources=stack.pop_all())
+        inherited = Inheritance(takeover.kernel_maps, {name: old.stores[name].memory for name in takeover.stored})
+        new = load(bound, options, num_workers, inherited=inherited, resources=stack.pop_all())
         stack.callback(new.close)
-        if old.takes_frags != new.takes_frags:
-            raise ReloadError(
-                "one version takes frames of several buffers, the other does not, which is fixed when it is attached",
-                context=bound.authentic.bundle.path,
-                remedy="stop the service and start it again",
-            )
+        check_frags(old, new)
         carry_programs(old, new, takeover, drop_maps=drop_maps)
         stack.pop_all()
         return new, takeover

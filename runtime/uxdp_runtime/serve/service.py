@@ -71,7 +71,7 @@ class Service:
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
-            interfaces = [_usable(name) for name in options.interfaces]
+            interfaces = [usable_interface(name) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
             self.loaded = load(bound, options, len(self.plans))
@@ -207,9 +207,7 @@ class Service:
         done: dict[str, Any] = {
             "bundle": bound.authentic.bundle.path,
             "bundle_id": bound.authentic.bundle.bundle_id,
-            "kept": list(takeover.kept),
-            "reset": list(takeover.reset),
-            "dropped": list(takeover.dropped),
+            **takeover.as_json(),
             "pause_ms": round(1000 * pause, 3),
         }
         events.report("reloaded", f"serves {name} now; nobody served for {1000 * pause:.1f} ms", **done)
@@ -343,7 +341,11 @@ class Service:
         data.reap()
 
 
-def _usable(name: str) -> Interface:
+def usable_interface(name: str) -> Interface:
+    """Return an interface that is up.
+
+    :raises PortError: ENODEV if there is none, ENETDOWN if it is down
+    """
     found = interface(name)
     if not found.is_up:
         raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")
