@@ -129,8 +129,8 @@ def detach_other(target: Interface) -> None:
             if len(links) > 1:
                 raise PortError(
                     errno.EBUSY,
-                    f"several links attach {_described(program)} to interfaces with ifindex {index}, and the kernel does "
-                    "not tell in which network namespaces they are",
+                    f"several links attach {_described(program)} to interfaces with ifindex {index}, and the kernel "
+                    "does not tell in which network namespaces they are",
                     context=target.name,
                     remedy="end the process that attached it",
                 )
