@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,22 @@ def serving(
     command += ["--af-xdp", interfaces or pair.interface, "--insecure-unsigned", "--name", name, *arguments]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
     service = RunningService(process, name, log)
     try:
         wait_until(lambda: _answers(service), f"{name} serves: {log}", START_SECONDS, process)
         yield service
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(timeout=20)
+        # The data process, too, which would serve on without the other one.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)
 
 
 def _answers(service: RunningService) -> bool:

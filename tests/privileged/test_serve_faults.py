@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,15 @@ def test_data_process_that_is_killed_after_an_interface_went_serves_the_others(p
         os.kill(before, 9)
         wait_until(lambda: service.ask("status")["data_pid"] not in (None, before), "a new data process")
         assert echoed(pair) == 50
+
+
+def test_data_process_alone_ends_with_its_interface(pair: VethPair, tmp_path: Path) -> None:
+    with serving(pair, example("l2_swap", tmp_path), "--tx", "ring", name="swap") as service:
+        status = service.ask("status")
+        os.kill(status["pid"], signal.SIGKILL)
+        assert echoed(pair) == 50
+        pair.ip(pair.host, "link", "del", "veth0")
+        wait_until(lambda: not Path(f"/proc/{status['data_pid']}/exe").exists(), "ended")
 
 
 @pytest.mark.parametrize("tx", ["ring", "live"])

@@ -88,6 +88,7 @@ enum {
 #define ENOMEM 12
 #define EACCES 13
 #define EFAULT 14
+#define ENXIO 6
 #define EBUSY 16
 #define EEXIST 17
 #define ENODEV 19

@@ -62,7 +62,7 @@ class QueueState(ctypes.Structure):
         ("num_chunks", ctypes.c_uint32),
         ("injection_refused", ctypes.c_uint32),
         ("gone", ctypes.c_uint32),
-        ("zero", ctypes.c_uint32),
+        ("injection_taken", ctypes.c_uint32),
     )
 
 

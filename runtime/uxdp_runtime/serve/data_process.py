@@ -124,7 +124,7 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) ->
         loop.start()
     word = channel.recv(1)
     if word == b"":
-        # The control process is gone. There is nothing left to wait for but the loops, which do not end.
+        # The control process is gone. There is nothing left to wait for but the loops, which end with their interfaces.
         for loop in loops:
             loop.join()
         return

@@ -16,6 +16,7 @@
 /* Below so many frames the TX ring is cheaper than a call (measured on veth, see DESIGN 11). */
 #define UXDP_MIN_INJECTED 20u
 #define UXDP_IDLE_MS 100
+#define UXDP_IDLE_TURNS (1u << 20) /* of a loop that never sleeps: some 100 ms, too */
 #define UXDP_MAX_KICKS                                                                             \
 	64u /* sendto() transmits 32 descriptors, then it wants to be called again                 \
 	     */
@@ -405,13 +406,52 @@ static void inject(struct uxdp_queue *queue, struct batch *batch, bool transmit)
 	inject_filled(queue, batch, &injection);
 }
 
+/*
+ * Find out with the batch's first frame to be transmitted whether the driver takes injected frames,
+ * before many of them depend on it. If it does not, the frame goes by the ring like the others.
+ */
+static void try_injection(struct uxdp_queue *queue, struct batch *batch)
+{
+	struct injection injection = {.n = 0};
+	u64 taken = queue->transmitted ? queue->transmitted->taken : 0;
+	u32 first = 0;
+
+	while (batch->frames[first].verdict != XDP_TX)
+		first++;
+	if (batch->frames[first].len > UXDP_INJECTED_BYTES)
+		return;
+	fill_slot(queue, batch, &injection, first, 0, false);
+	if (!inject_slots(queue, 1) ||
+	    (queue->transmitted &&
+	     ((volatile struct uxdp_transmitted *)queue->transmitted)->taken == taken)) {
+		queue->state->injection_refused = 1;
+		return;
+	}
+	queue->state->injection_taken = 1;
+	count_verdict(queue, &batch->frames[first]);
+	queue->state->tx_by_injection++;
+	release_chunk(queue, batch->frames[first].chunk);
+	batch->transmits--;
+	batch->n--;
+	for (u32 i = first; i < batch->n; i++)
+		batch->frames[i] = batch->frames[i + 1];
+}
+
+static bool may_inject(const struct uxdp_queue *queue, const struct batch *batch)
+{
+	return queue->tx_method == UXDP_TX_AUTO && queue->inject_fd >= 0 &&
+	       !queue->state->injection_refused && batch->transmits >= UXDP_MIN_INJECTED;
+}
+
 static void flush(struct uxdp_queue *queue, struct batch *batch)
 {
-	bool transmit = batch->transmits &&
-			(queue->tx_method == UXDP_TX_LIVE ||
-			 (queue->tx_method == UXDP_TX_AUTO && !queue->state->injection_refused &&
-			  batch->transmits >= UXDP_MIN_INJECTED));
+	bool transmit;
 
+	if (unlikely(!queue->state->injection_taken) && may_inject(queue, batch))
+		try_injection(queue, batch);
+	transmit =
+	    batch->transmits && (queue->tx_method == UXDP_TX_LIVE ||
+				 (queue->state->injection_taken && may_inject(queue, batch)));
 	if (batch->transmits && !transmit)
 		transmit_by_ring(queue, batch);
 	if (transmit || batch->n > batch->transmits)
@@ -612,6 +652,13 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 	return n;
 }
 
+/* poll() says nothing of a socket whose interface has gone; sendto() does. Source: net/xdp/xsk.c */
+static void check_interface(struct uxdp_queue *queue)
+{
+	if (sendto(queue->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && *__errno_location() == ENXIO)
+		__atomic_store_n(&queue->state->gone, 1, __ATOMIC_RELAXED);
+}
+
 static void wait_for_frames(struct uxdp_queue *queue)
 {
 	struct pollfd fds[2] = {
@@ -620,7 +667,8 @@ static void wait_for_frames(struct uxdp_queue *queue)
 	};
 
 	queue->state->polls++;
-	poll(fds, 2, UXDP_IDLE_MS);
+	if (poll(fds, 2, UXDP_IDLE_MS) == 0)
+		check_interface(queue);
 }
 
 static void own(struct uxdp_queue *queue, u64 addr, enum uxdp_chunk_owner owner)
@@ -708,6 +756,7 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 	struct uxdp_frame frames[UXDP_RX_BURST] = {{0}};
 	struct xdp_desc received[UXDP_RX_BURST];
 	struct batch batch = {.n = 0};
+	u32 idle = 0;
 
 	if (queue->transmitted)
 		queue->transmitted->thread = syscall(SYS_gettid);
@@ -738,6 +787,8 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 		__atomic_store_n(&queue->state->heartbeat_ns, start, __ATOMIC_RELAXED);
 		if (!queue->busy_poll && !ring_available(&queue->rx))
 			wait_for_frames(queue);
+		else if (queue->busy_poll && ++idle % UXDP_IDLE_TURNS == 0)
+			check_interface(queue);
 	}
 	flush(queue, &batch);
 	reclaim(queue);

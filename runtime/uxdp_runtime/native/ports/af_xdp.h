@@ -114,8 +114,8 @@ struct uxdp_queue_state {
 	u32 num_chunks;
 	u32 injection_refused; /* the driver takes no injected frames: TX goes by the ring */
 	u32 gone;	       /* the interface is: nothing is to be served any more */
-	u32 zero;
-	u8 owner[]; /* enum uxdp_chunk_owner, by chunk of this queue */
+	u32 injection_taken;   /* the driver has taken an injected frame */
+	u8 owner[];	       /* enum uxdp_chunk_owner, by chunk of this queue */
 };
 
 #define UXDP_SAMPLES 512u /* for each queue; a power of two */
