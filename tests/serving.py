@@ -73,10 +73,14 @@ def serving(
         wait_until(lambda: _answers(service), f"{name} serves: {log}", START_SECONDS, process)
         yield service
     finally:
-        # The data process, too, which would serve on without the other one.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=20)
+        end_service(process)
+
+
+def end_service(process: subprocess.Popen[Any]) -> None:
+    """End a service that was started in a session of its own, and its data process, which would serve on without it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=20)
 
 
 def _answers(service: RunningService) -> bool:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.isolated_user import isolate
-from tests.serving import packet_socket, run_folder, send_all, serving, wait_until
+from tests.serving import end_service, packet_socket, run_folder, send_all, serving, wait_until
 from tests.veth import HOST_MAC, PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.cli import main
@@ -133,7 +133,9 @@ def test_terminal_shows_a_live_table(pair: VethPair, bundle: Path, tmp_path: Pat
                 break
         return shown
 
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
+    )
     os.close(follower)
     try:
         wait_until(lambda: b"received" in read(), "the table", 20.0)
@@ -142,9 +144,7 @@ def test_terminal_shows_a_live_table(pair: VethPair, bundle: Path, tmp_path: Pat
         process.send_signal(signal.SIGINT)
         wait_until(lambda: bool(read()) and process.poll() is not None, "the end", 10.0)
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(timeout=10)
+        end_service(process)
         read()
         os.close(leader)
     assert process.returncode == 0
@@ -157,7 +157,7 @@ def test_terminal_that_goes_away_ends_the_table_and_not_the_service(pair: VethPa
     leader, follower = pty.openpty()
     command = ["ip", "netns", "exec", pair.host, str(Path(sys.executable).parent / "uxdp"), "serve", str(bundle)]
     command += ["--af-xdp", pair.interface, "--insecure-unsigned", "--name", "edge"]
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
     os.close(follower)
     try:
         wait_until(lambda: bool(select.select([leader], [], [], 0.01)[0]) and _serves("edge"), "it serves", 20.0)
@@ -167,9 +167,7 @@ def test_terminal_that_goes_away_ends_the_table_and_not_the_service(pair: VethPa
         assert uxdp("stop", "edge").exit_code == 0
         assert process.wait(timeout=10) == 0
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(timeout=10)
+        end_service(process)
 
 
 def _serves(name: str) -> bool:
