@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# As many tests at once as there are CPUs; those that serve traffic have the machine for themselves.
+PYTEST := $(BIN)/pytest -n auto
 READY := .venv/.ready
 
 # What the programs need: headers for XDP sources, libbpf and bpftool to load objects, ip(8) for interfaces.
@@ -13,13 +15,13 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qe
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
+.PHONY: demo test lint unit hostile privileged serving differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
 	@examples/demo.sh
 
-test: lint unit hostile privileged differential packaging
+test: lint unit hostile privileged serving differential packaging
 	@echo "all tests passed"
 
 lint: $(READY)
@@ -29,16 +31,19 @@ lint: $(READY)
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 
 unit: $(READY) .venv/.test-packages
-	$(BIN)/pytest tests/unit --cov=uxdp_bundle --cov-report=term:skip-covered --cov-fail-under=95
+	$(PYTEST) tests/unit --cov=uxdp_bundle --cov-report=term:skip-covered --cov-fail-under=95
 
 hostile: $(READY)
-	$(BIN)/pytest tests/hostile
+	$(PYTEST) tests/hostile
 
 privileged: $(READY) .venv/.test-packages
-	$(BIN)/pytest tests/privileged
+	$(PYTEST) tests/privileged --ignore-glob="*/test_serve*"
+
+serving: $(READY) .venv/.test-packages
+	$(BIN)/pytest tests/privileged/test_serve*.py
 
 differential: $(READY) .venv/.test-packages
-	$(BIN)/pytest tests/differential
+	$(PYTEST) tests/differential
 
 packaging: $(READY)
 	$(BIN)/pytest tests/packaging
