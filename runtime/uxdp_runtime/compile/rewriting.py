@@ -1,0 +1,123 @@
+"""From a bundle's IR to the text of a module that can be linked with the native library: all rewriting, in order.
+
+Runs in the confined child alone. Each step is a module of its own; here is what they are given, and what is refused.
+"""
+
+import re
+from typing import Any, Final
+
+from uxdp_bundle import defined_ir, ir_rules
+from uxdp_bundle.manifest import MapDefinition
+
+from . import bounds, calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names, small_copies
+
+# llvm.TYPE:KIND:ANSWER$ACCESS names a CO-RE relocation's answer for the types that the source was compiled with.
+_ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
+# What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
+_EXTERNALS: Final = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
+_EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
+
+
+class RefusedError(Exception):
+    """IR that is not compiled; ``kind`` says why, for the parent process, and ``name`` what it is about."""
+
+    def __init__(self, kind: str, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.name = name
+
+
+def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> str:
+    """Return the text of the rewritten module.
+
+    :param llvm: llvmlite.binding
+    :param request: what the parent asks for (compiler.compile_object); ``values`` is filled in with what was used
+    :param library: the native library, parsed
+    :raises RefusedError: the IR is no bundle's, or not valid
+    """
+    try:
+        bundle = llvm.parse_bitcode(ir)
+        bundle.verify()
+    except RuntimeError as error:
+        raise RefusedError("bitcode", f"the IR is not valid: {error}") from error
+    violation = None if request["from_c"] else ir_rules.find_violation(bundle)
+    if violation is not None:
+        raise RefusedError(violation.kind, violation.message)
+    text = str(bundle)
+    module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
+    if not request["from_c"]:
+        limits.check_limits(module)
+        bounds.keep_inside(module)
+        memory.settle_memory(module)
+    maps = [
+        definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
+        for number, item in enumerate(request["maps"])
+    ]
+    values = request["values"]
+    if values is None:
+        placeholders = [variable.name for variable in bundle.global_variables]
+        values = {name: int(match[1]) for name in placeholders if (match := _ASSUMED.fullmatch(name))}
+    request["values"] = values
+    definitions.substitute_values(module, values)
+    definitions.constant_loads(module)
+    if not request["from_c"]:
+        context.widen_context(module, request["programs"])
+        intrinsics.lower_intrinsics(module)
+    signatures = {
+        name: str(function.global_value_type)
+        for function in library.functions
+        if (name := function.name).startswith("uxdp_") and not function.is_declaration
+    }
+    called = calls.rewrite_calls(module, signatures, request["programs"])
+    definitions.rewrite_globals(
+        module,
+        maps,
+        variables=request["variables"],
+        constants={name: bytes.fromhex(value) for name, value in request["constants"].items()},
+    )
+    intrinsics.relax(module, library.triple, library.data_layout, aligned=request["from_c"])
+    small_copies.expand_small_copies(module)
+    for function in module.functions:
+        # Only what is exported keeps its name and its section: "xdp" and ".text" mean nothing natively.
+        function.header = re.sub(
+            r' section "[^"]*"', "", function.header.replace("define dso_local ", "define internal ")
+        )
+    entry = request["entry"]
+    module.items += [
+        _answer("uxdp_redirects", bool(called & {"uxdp_helper_redirect", "uxdp_helper_redirect_map"})),
+        _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
+    ]
+    if request["lookahead"]:
+        lookahead.add_lookahead(module, entry, {native.definition.name: native for native in maps})
+    module.items.append(
+        f"define i32 @uxdp_program(ptr %frame) alwaysinline {{\n  %r = call i32 @{entry}(ptr %frame)\n  ret i32 %r\n}}"
+    )
+    own = (value.name for value in (*bundle.functions, *bundle.global_variables))
+    names.separate_names(module, {name for name in own if not name.startswith("llvm.")})
+    return str(module)
+
+
+def check_externals(library: Any, request: dict[str, Any]) -> None:
+    """Refuse what nobody will define: kfuncs, and externs that libbpf has not resolved to a number.
+
+    :param library: the native library with the program linked in
+    :raises RefusedError: there is such a thing
+    """
+    for kind, values in (("kfunc", library.functions), ("extern", library.global_variables)):
+        for value in values:
+            name = value.name
+            if (
+                not value.is_declaration
+                or name in _EXTERNALS
+                or name.removeprefix(names.OWN) in request["variables"]
+                or name in request["libc"]
+            ):
+                continue
+            if name.startswith("llvm.") and "$" in name:
+                raise RefusedError("extern", "the CO-RE relocation was not resolved", name)
+            if not name.startswith(_EXTERNAL_PREFIXES):
+                raise RefusedError("extern", f"{kind} without native implementation", name.removeprefix(names.OWN))
+
+
+def _answer(name: str, answer: bool) -> str:
+    return f"define zeroext i1 @{name}() alwaysinline {{\n  ret i1 {str(answer).lower()}\n}}"
