@@ -15,7 +15,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qe
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged serving differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
+.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -41,6 +41,10 @@ privileged: $(READY) .venv/.test-packages
 
 serving: $(READY) .venv/.test-packages
 	$(BIN)/pytest tests/privileged/test_serve*.py
+
+# A million random frames for each example, hundreds of killed processes, a minute of load.
+soak: $(READY) .venv/.test-packages
+	UXDP_LONG=1 $(BIN)/pytest -s tests/privileged/test_serve_accounting.py
 
 differential: $(READY) .venv/.test-packages
 	$(PYTEST) tests/differential
