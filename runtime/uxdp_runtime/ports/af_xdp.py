@@ -29,7 +29,7 @@ from typing import Final, Self
 
 from ..errors import PortError, errno_text
 from .af_xdp_abi import Ring
-from .queue_owner import describe_owner
+from .queue_owner import describe_holders, describe_owner
 
 AF_XDP: Final = 44  # include/linux/socket.h; Python has no name for it
 SOL_XDP: Final = 283
@@ -229,7 +229,9 @@ def _bind_error(number: int, ifindex: int, queue_id: int) -> PortError:
     reason, remedy = errno_text(number), ""
     if number == errno.EBUSY:
         owner = describe_owner(ifindex, queue_id)
+        holders = "" if owner else describe_holders()
         reason = f"it belongs to the AF_XDP socket of {owner}" if owner else "it belongs to another AF_XDP socket"
+        reason += f"; such sockets has {holders}" if holders else ""
         remedy = "stop that process, or serve other queues: --queues"
     return PortError(number, f"queue {queue_id} cannot be had: {reason}", remedy=remedy)
 

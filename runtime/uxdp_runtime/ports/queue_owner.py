@@ -7,9 +7,10 @@ be gone when it is read.
 References: net/xdp/xsk_diag.c; include/uapi/linux/xdp_diag.h; sock_diag(7)
 """
 
+import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,16 @@ def describe_owner(ifindex: int, queue_id: int) -> str:
         inodes = {inode for *queue, inode in _sockets() if queue == [ifindex, queue_id]}
     except OSError:
         return ""
-    return ", ".join(f"process {pid} ({name})" for pid, name in _holders(inodes))
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    if not wanted:
+        return ""
+    return ", ".join(f"process {pid} ({name})" for pid, name in _holders(lambda path: str(path.readlink()) in wanted))
+
+
+def describe_holders() -> str:
+    """Return the other processes that have AF_XDP sockets, whatever these are bound to; "" if none can be seen."""
+    others = (holder for holder in _holders(_is_xdp_socket) if holder[0] != os.getpid())
+    return ", ".join(f"process {pid} ({name})" for pid, name in others)
 
 
 def parse_sockets(answer: bytes) -> Iterator[tuple[int, int, int]]:
@@ -82,13 +92,24 @@ def _last_kind(answer: bytes) -> int:
     return int(kind)
 
 
-def _holders(inodes: set[int]) -> Iterator[tuple[int, str]]:
-    wanted = {f"socket:[{inode}]" for inode in inodes}
+def _is_xdp_socket(path: Path) -> bool:
+    # What sockfs tells of each socket, whatever its namespace. Source: net/socket.c, sockfs_xattr_get
+    return os.getxattr(path, "system.sockprotoname").rstrip(b"\0") == b"XDP"
+
+
+def _holders(is_wanted: Callable[[Path], bool]) -> Iterator[tuple[int, str]]:
     for process in Path("/proc").iterdir():
-        if not wanted or not process.name.isdigit():
+        if not process.name.isdigit():
             continue
         try:
-            if any(str(path.readlink()) in wanted for path in (process / "fd").iterdir()):
+            if any(_holds(path, is_wanted) for path in (process / "fd").iterdir()):
                 yield int(process.name), (process / "comm").read_text().strip()
         except OSError:
             continue  # it has ended, or is not ours to look at
+
+
+def _holds(path: Path, is_wanted: Callable[[Path], bool]) -> bool:
+    try:
+        return is_wanted(path)
+    except OSError:
+        return False  # closed meanwhile, or no socket
