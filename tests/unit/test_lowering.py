@@ -371,6 +371,9 @@ def test_lowering_child_main_answers_as_lower_sees_it(modules, prepare, monkeypa
 
     confined: list[dict[str, int]] = []
     monkeypatch.setattr(sandbox, "confine", lambda **limits: confined.append(limits))
+    # A child has an LLVM context of its own; in this one other tests' types have taken the names.
+    context = llvm.create_context()
+    monkeypatch.setattr("llvmlite.binding.module.get_global_context", lambda: context)
     request = {"inputs": list(map(len, modules)), "cpu": "v3", "features": "", "optimisation": 2, "prepare": prepare}
     encoded = json.dumps(request).encode()
     given = io.BytesIO(struct.pack("<I", len(encoded)) + encoded + b"".join(modules))
