@@ -50,3 +50,9 @@ def status_answer(*, serving: bool = True) -> dict[str, Any]:
         "uptime_seconds": 3725.0,
         "interfaces": [{"name": "eth0", "ifindex": 2, "attached": "native", "queues": [{"queue": 0, "cpu": 0}]}],
     }
+
+
+def kernel_answer(time: float, runs: int, *, program_id: int = 5) -> dict[str, Any]:
+    """Return what the kernel mode answers to ``stats``."""
+    counts = {"program_id": program_id, "runs": runs, "run_ns": runs * 40}
+    return {"name": "edge", "time": time, "restarts": 0, "queues": [], "kernel": counts}

@@ -199,6 +199,34 @@ def test_metrics_address_that_cannot_be_had_ends_serve_before_it_attaches(pair: 
     assert "attached" not in run.stderr
 
 
+def test_failure_is_the_last_json_object(pair: VethPair, bundle: Path) -> None:
+    command = [str(Path(sys.executable).parent / "uxdp"), "serve", str(bundle), "--af-xdp", "nothere", "--log-json"]
+    run = pair.run(pair.host, *command, "--insecure-unsigned", check=False)
+    events = [json.loads(line) for line in run.stderr.splitlines()]
+    assert (events[-1]["level"], events[-1]["event"], run.returncode) == ("error", "failed", 10)
+    assert events[-1]["fields"]["context"] == "nothere"
+
+
+def test_kernel_mode_is_seen_and_operated_alike(pair: VethPair, bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(5.0)
+        environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "1000000"}
+        metrics = ("--metrics", "127.0.0.1:0")
+        with serving(pair, bundle, "--mode", "kernel", *metrics, name="edge", environment=environment) as service:
+            while "WATCHDOG=1" not in heard or not any("the kernel serves veth0" in line for line in heard):
+                heard += manager.recv(4096).decode().split("\n")
+            assert heard[0] == "READY=1"
+            assert "metrics on http://127.0.0.1:" in service.log
+            assert "runs" in uxdp("stats", "edge").stdout
+            assert uxdp("status", "edge").exit_code == 0
+            assert uxdp("stop", "edge").exit_code == 0
+            while heard[-1] != "STOPPING=1":
+                heard += manager.recv(4096).decode().split("\n")
+
+
 def test_service_manager_is_told_ready_alive_and_stopping(pair: VethPair, bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "1000000"}

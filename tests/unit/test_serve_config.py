@@ -10,6 +10,7 @@ import pytest
 from uxdp_runtime.cli.serve import serve
 from uxdp_runtime.cli.serve_config import config_parameters, read_config
 from uxdp_runtime.errors import ParameterError
+from uxdp_runtime.serve.options import ServeOptions
 
 PARAMETERS = config_parameters(serve)
 
@@ -106,3 +107,13 @@ def test_config_that_is_no_text_or_missing_is_refused(tmp_path: Path) -> None:
 def test_config_choice_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="'fast' is not one of"):
         parsed("--config", str(written(tmp_path, 'tx = "fast"\n')))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [({"sample_every": 1, "sample_file": "a.pcapng"}, "--pcap-sample"), ({"perf_map": True}, "--perf-map")],
+)
+def test_kernel_mode_refuses_what_is_about_native_code(settings: dict[str, Any], flag: str) -> None:
+    with pytest.raises(ParameterError, match="in the kernel mode there is none") as caught:
+        ServeOptions("nf.uxdp", ("eth0",), mode="kernel", **settings)
+    assert caught.value.context == flag

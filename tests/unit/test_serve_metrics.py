@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving_answers import queue_answer, stats_answer, status_answer
+from tests.serving_answers import kernel_answer, queue_answer, stats_answer, status_answer
 from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_runtime.errors import ParameterError, PortError
 from uxdp_runtime.serve import metrics
@@ -91,6 +91,25 @@ def test_metrics_are_the_counters(served: Served) -> None:
     info = [key for key in found if key[0] == "uxdp_service_info"]
     assert len(info) == 1
     assert {"edge", "xdp_main", "ab" * 32} <= set(info[0])
+
+
+def test_metrics_in_the_kernel_mode_are_the_programs_runs() -> None:
+    with selectors.DefaultSelector() as selector, MetricsEndpoint("127.0.0.1:0") as endpoint:
+        endpoint.serve(selector, status_answer, lambda: kernel_answer(1.0, 1000))
+        _status, body = exchange((endpoint, selector), b"GET /metrics HTTP/1.1\r\n\r\n")
+    found = samples(body.decode())
+    assert found[("uxdp_kernel_runs_total",)] == 1000
+    assert found[("uxdp_kernel_run_seconds_total",)] == pytest.approx(40e-6)
+
+
+def test_metrics_that_cannot_be_read_are_a_servers_error() -> None:
+    def stats() -> dict[str, Any]:
+        raise PortError(5, "cannot be read", context="eth0")
+
+    with selectors.DefaultSelector() as selector, MetricsEndpoint("127.0.0.1:0") as endpoint:
+        endpoint.serve(selector, status_answer, stats)
+        status, _body = exchange((endpoint, selector), b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert status == "HTTP/1.1 500 Internal Server Error"
 
 
 def test_metrics_request_in_pieces_is_answered(served: Served) -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.serving_answers import queue_answer, stats_answer, status_answer
+from tests.serving_answers import kernel_answer, queue_answer, stats_answer, status_answer
 from uxdp_runtime.serve.live_table import COLUMNS, LiveTable, scaled, table_rows, title
 from uxdp_runtime.serve.operation import _until_it_fails, status_line
 from uxdp_runtime.serve.rates import rates
@@ -61,6 +61,18 @@ def test_rates_of_an_idle_queue_have_its_mean_cost() -> None:
     assert queue.ns_per_frame == 250
     (empty,) = rates(None, stats_answer(1.0, queue_answer(0)))
     assert empty.ns_per_frame is None
+
+
+def test_rates_in_the_kernel_mode_are_the_programs_runs() -> None:
+    (kernel,) = rates(kernel_answer(1.0, 100), kernel_answer(3.0, 500))
+    assert (kernel.interface, kernel.queue_id, kernel.ns_per_frame) == ("kernel", 5, 40)
+    assert (kernel.received.frames, kernel.received.pps, kernel.received.bps) == (500, 200, None)
+    assert table_rows([kernel]) == [("kernel:5", "runs", "500", "200", "-", "40", "-")]
+    (another,) = rates(kernel_answer(1.0, 100), kernel_answer(3.0, 500, program_id=6))
+    assert another.received.pps is None
+    status = {**status_answer(), "mode": "kernel", "data_pid": None}
+    assert "in the kernel" in title(status)
+    assert status_line(status, None, kernel_answer(1.0, 0)) == "the kernel serves eth0"
 
 
 @pytest.mark.parametrize(

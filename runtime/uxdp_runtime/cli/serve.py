@@ -3,12 +3,15 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from uxdp_bundle.errors import UxdpError
 
 from ..errors import ParameterError
 from .pipeline import bound_bundle, parse_params, program_to_run, report_origin
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
     help="TOML file whose keys are the flags' names, and bundle; flags come first.",
 )
 @click.option("--insecure-unsigned", is_flag=True, help="Go on with a bundle that nobody you trust has signed.")
-def serve(bundle: str | None, **flags: Any) -> None:
+def serve(bundle: str | None, **flags: Any) -> int:
     """Serve a bundle: authenticate, bind, verify, compile, attach, and run it on live frames.
 
     On a terminal a table shows what happens; elsewhere there is a line for each event. SIGTERM and SIGINT stop it.
@@ -77,6 +80,22 @@ def serve(bundle: str | None, **flags: Any) -> None:
       sudo uxdp serve some-nf --af-xdp eth0,eth1 --queues 0-3 --on-failure kernel
       sudo uxdp serve --config /etc/uxdp/services/edge.toml
     """
+    from ..serve.events import report
+
+    console = _terminal(log_json=flags["log_json"])
+    _log_events(console, as_json=flags["log_json"])
+    try:
+        _serve(bundle, flags, console)
+    except UxdpError as error:
+        if not flags["log_json"]:
+            raise
+        fields = {"type": type(error).__name__, "context": error.context, "remedy": error.remedy}
+        report("failed", error.message, level=logging.ERROR, **fields, exit_code=error.exit_code)
+        return error.exit_code
+    return 0
+
+
+def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | None") -> None:
     from ..ports.attachment import Fallback
     from ..serve.events import report
     from ..serve.kernel_service import KernelService
@@ -92,8 +111,6 @@ def serve(bundle: str | None, **flags: Any) -> None:
     if bundle is None:
         raise ParameterError("no bundle to serve", remedy="name a file or an installed network function")
     sample_every, sample_file = flags["pcap_sample"] or (0, "")
-    console = _terminal(log_json=flags["log_json"])
-    _log_events(console, as_json=flags["log_json"])
     warn = partial(report, "insecure", level=logging.WARNING)
     with bound_bundle(bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn) as bound:
         opened = bound.authentic.bundle
@@ -116,29 +133,21 @@ def serve(bundle: str | None, **flags: Any) -> None:
             metrics=flags["metrics"],
             sample_every=sample_every,
             sample_file=sample_file,
+            perf_map=flags["perf_map"],
             insecure_unsigned=flags["insecure_unsigned"],
         )
         again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn)
-        if options.mode == "kernel":
-            with (
-                ServiceManager.from_environment(os.environ) or nullcontext() as manager,
-                KernelService(bound, options, again) as kernel_service,
-            ):
-                if manager is not None:
-                    manager.tell("READY=1")
-                    kernel_service.every_tick(manager.tell_idle)
-                kernel_service.run()
-            return
+        kind = KernelService if options.mode == "kernel" else Service
         with (
             ServiceManager.from_environment(os.environ) or nullcontext() as manager,
             MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,
             LiveTable(console) if console is not None else nullcontext() as table,
             Sampler(sample_file, options.interfaces) if sample_every else nullcontext() as sampler,
-            Service(bound, options, again) as service,
+            kind(bound, options, again) as service,
         ):
-            if not flags["log_json"]:
+            if isinstance(service, Service) and not flags["log_json"]:
                 report_origin(service.loaded.compiled)
-            perf_map = PerfMap() if flags["perf_map"] else None
+            perf_map = PerfMap() if options.perf_map else None
             with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler, perf_map=perf_map):
                 service.run()
 

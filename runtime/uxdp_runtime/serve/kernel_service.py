@@ -7,6 +7,7 @@ the new program into the links, so that each frame meets one of both.
 
 import logging
 import os
+import selectors
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -118,6 +119,11 @@ class KernelService:
         """Detach, and give up everything."""
         self._resources.close()
         self._loop.close()
+
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        """The event loop's."""
+        return self._loop.selector
 
     def every_tick(self, action: Callable[[], None]) -> None:
         """Have something done several times a second, in the event loop."""

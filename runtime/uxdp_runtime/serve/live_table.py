@@ -38,7 +38,7 @@ def table_rows(queues: Sequence[QueueRates]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for queue in queues:
         cost = "-" if queue.ns_per_frame is None else f"{queue.ns_per_frame:.0f}"
-        fill = f"{queue.rx_ring_waiting}/{queue.rx_ring_size}"
+        fill = f"{queue.rx_ring_waiting}/{queue.rx_ring_size}" if queue.rx_ring_size else "-"
         rows.append((f"{queue.interface}:{queue.queue_id}", *_cells(queue.received), cost, fill))
         rows += [("", *_cells(flow), "", "") for flow in queue.verdicts]
         rows += [("", f"lost: {flow.what}", *_cells(flow)[1:], "", "") for flow in queue.losses]
@@ -51,7 +51,8 @@ def _cells(flow: Flow) -> tuple[str, str, str, str]:
 
 def title(status: Mapping[str, Any]) -> str:
     """Return the line above the table."""
-    state = f"data process {status['data_pid']}" if status["serving"] else "NOT SERVING"
+    where = "in the kernel" if status.get("mode") == "kernel" else f"data process {status['data_pid']}"
+    state = where if status["serving"] else "NOT SERVING"
     seconds = int(status["uptime_seconds"])
     uptime = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     restarts = f", {status['restarts']} restarts" if status["restarts"] else ""

@@ -196,11 +196,8 @@ class _Collector:
         queues = stats["queues"]
         yield self._one("uxdp_serving", "Whether a data process serves.", status["serving"])
         yield self._one("uxdp_start_time_seconds", "Unix time at which the service started.", status["started"])
-        restarts = self._core.CounterMetricFamily(
-            "uxdp_data_process_restarts", "Data processes that ended and were replaced."
-        )
-        restarts.add_metric([], stats["restarts"])
-        yield restarts
+        text = "Data processes that ended and were replaced."
+        yield self._total("uxdp_data_process_restarts", text, stats["restarts"])
         info = self._core.InfoMetricFamily("uxdp_service", "What is served.")
         info.add_metric([], {name: str(status[name]) for name in ("name", "program", "bundle_id")})
         yield info
@@ -240,6 +237,14 @@ class _Collector:
                 gauge.add_metric(_place(queue), queue[key])
             yield gauge
         yield self._latency(queues)
+        if "kernel" in stats:
+            runs, seconds = stats["kernel"]["runs"], stats["kernel"]["run_ns"] / 1e9
+            text = "Runs of the program in the kernel, if kernel.bpf_stats_enabled is 1."
+            yield self._total("uxdp_kernel_runs", text, runs)
+            yield self._total("uxdp_kernel_run_seconds", "Time that these took.", seconds)
+
+    def _total(self, name: str, text: str, value: float) -> Any:
+        return self._core.CounterMetricFamily(name, text, value=value)
 
     def _one(self, name: str, text: str, value: float) -> Any:
         return self._core.GaugeMetricFamily(name, text, value=float(value))

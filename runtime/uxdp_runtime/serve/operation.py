@@ -15,6 +15,7 @@ from uxdp_bundle.errors import UxdpError
 from ..compile.loader import Function
 from . import events
 from .af_xdp_loop import ports_library
+from .kernel_service import KernelService
 from .live_table import LiveTable
 from .metrics import MetricsEndpoint
 from .perf_map import PerfMap
@@ -32,7 +33,7 @@ class Operation:
 
     def __init__(
         self,
-        service: Service,
+        service: Service | KernelService,
         *,
         table: LiveTable | None = None,
         metrics: MetricsEndpoint | None = None,
@@ -42,6 +43,7 @@ class Operation:
     ) -> None:
         """Begin to observe a service that serves, and say so; what is given is closed by whoever made it."""
         self._service = service
+        self._queues = tuple(service.queues.queues) if isinstance(service, Service) else ()
         self._manager = manager
         self._table = table
         self._before: Mapping[str, Any] | None = None
@@ -55,7 +57,7 @@ class Operation:
             service.every_tick(metrics.drop_slow)
             events.report("metrics", f"metrics on {metrics.url}", url=metrics.url)
         if sampler is not None:
-            for queue in service.queues.queues:
+            for queue in self._queues:
                 if queue.samples is not None:
                     sampler.add(queue.samples, queue.plan.interface.name, queue.plan.queue_id)
             service.every_tick(sampler.drain)
@@ -98,12 +100,12 @@ class Operation:
 
     def _tell_alive(self) -> None:
         if self._manager is not None:
-            states = [queue.state for queue in self._service.queues.queues]
+            states = [queue.state for queue in self._queues]
             # The thread of a queue whose interface is gone has ended, as it should.
             self._manager.tell_alive([state.heartbeat_ns for state in states if not state.gone])
 
     def _name_code(self) -> None:
-        if self._perf_map is None:
+        if self._perf_map is None or not isinstance(self._service, Service):
             return
         try:
             if self._perf_map.follow(self._service.data_pid, code_of(self._service)):
@@ -115,7 +117,7 @@ class Operation:
 
     def _watch_injection(self) -> None:
         """Report, once for each queue, that the driver takes no injected frames."""
-        for queue in self._service.queues.queues:
+        for queue in self._queues:
             place = (queue.plan.interface.name, queue.plan.queue_id)
             if queue.state.injection_refused and place not in self._refused:
                 self._refused.add(place)
@@ -139,11 +141,13 @@ def code_of(service: Service) -> list[Function]:
 
 def status_line(status: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
     """Return how a service is, in one line."""
+    places = ", ".join(item["name"] for item in status["interfaces"])
+    if status.get("mode") == "kernel":
+        return f"the kernel serves {places}"
     flows = rates(before, after)
     received = sum(queue.received.pps or 0 for queue in flows)
     lost = sum(flow.frames for queue in flows for flow in queue.losses)
     state = "serving" if status["serving"] else "not serving"
-    places = ", ".join(item["name"] for item in status["interfaces"])
     return f"{state} {places}: {received:.0f} frames per second, {lost} lost, {status['restarts']} restarts"
 
 

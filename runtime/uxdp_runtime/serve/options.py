@@ -37,6 +37,7 @@ class ServeOptions:
     metrics: str = ""
     sample_every: int = 0
     sample_file: str = ""
+    perf_map: bool = False
     insecure_unsigned: bool = False
 
     def __post_init__(self) -> None:
@@ -48,6 +49,12 @@ class ServeOptions:
             raise ParameterError(f"{self.name!r}, expected letters, digits, '_', '.' and '-'", context="--name")
         if self.mode not in MODES:
             raise ParameterError(f"{self.mode!r}, expected one of {', '.join(MODES)}", context="--mode")
+        if self.mode == "kernel" and (self.sample_every or self.perf_map):
+            raise ParameterError(
+                "is about native code, and in the kernel mode there is none",
+                context="--pcap-sample" if self.sample_every else "--perf-map",
+                remedy="leave it out, or --mode kernel",
+            )
         if self.mode == "kernel" and self.on_failure is not Fallback.PASS:
             raise ParameterError(
                 "says what happens while native code is away, and in the kernel mode there is none",

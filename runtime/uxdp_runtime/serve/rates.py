@@ -20,7 +20,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class QueueRates:
-    """One queue. ``verdicts`` and ``losses`` have what ever occurred; those of the kernel begin with ``kernel``."""
+    """One queue, or the program in the kernel: ``interface`` is then "kernel", ``queue_id`` the program's id.
+
+    ``verdicts`` and ``losses`` have what ever occurred; losses of the kernel's begin with ``kernel``.
+    """
 
     interface: str
     queue_id: int
@@ -33,7 +36,7 @@ class QueueRates:
 
 
 def rates(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[QueueRates, ...]:
-    """Return what happened per second between two snapshots, for each queue of the later one.
+    """Return what happened per second between two snapshots, for each queue of the later one, or for the kernel.
 
     A counter that went back is another service's of the same name: nothing is known about its rate.
 
@@ -41,6 +44,9 @@ def rates(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[Q
     """
     seconds = after["time"] - before["time"] if before is not None else 0.0
     earlier = {} if before is None else {(item["interface"], item["queue"]): item for item in before["queues"]}
+    if "kernel" in after:
+        known = before is not None and before["kernel"]["program_id"] == after["kernel"]["program_id"] and seconds > 0
+        return (_of_kernel(before["kernel"] if before is not None and known else None, after["kernel"], seconds),)
     return tuple(
         _of_queue(earlier.get((item["interface"], item["queue"])) if seconds > 0 else None, item, seconds)
         for item in after["queues"]
@@ -80,6 +86,19 @@ def _of_queue(before: Mapping[str, Any] | None, after: Mapping[str, Any], second
         ns_per_frame=_ns_per_frame(before, after),
         rx_ring_waiting=after["rx_ring_waiting"],
         rx_ring_size=after["rx_ring_size"],
+    )
+
+
+def _of_kernel(before: Mapping[str, Any] | None, after: Mapping[str, Any], seconds: float) -> QueueRates:
+    return QueueRates(
+        interface="kernel",
+        queue_id=after["program_id"],
+        received=Flow("runs", after["runs"], _rate(before and before["runs"], after["runs"], seconds), None),
+        verdicts=(),
+        losses=(),
+        ns_per_frame=after["run_ns"] / after["runs"] if after["runs"] else None,
+        rx_ring_waiting=0,
+        rx_ring_size=0,
     )
 
 

@@ -84,14 +84,11 @@ class ServiceManager:
         if text != self._status and self.tell("STATUS=" + text.replace("\n", " ")):
             self._status = text
 
-    def tell_idle(self) -> None:
-        """Tell the watchdog that the service lives, where only the kernel serves."""
-        self.tell_alive(())
-
     def tell_alive(self, heartbeats: Sequence[int], clock_ns: Callable[[], int] = time.monotonic_ns) -> bool:
         """Tell the watchdog that the service lives, if half its time is over and all queues went on; say whether.
 
-        :param heartbeats: of the queues' threads, numbers that grow while they do something
+        :param heartbeats: of the queues' threads, numbers that grow while they do something; none where the kernel
+            serves
         """
         if self.watchdog_seconds is None:
             return False
