@@ -350,3 +350,18 @@ def test_perf_map_names_what_the_data_process_runs(pair: VethPair, bundle: Path)
         wait_until(last.exists, "the last map")
         assert service.stop() == 0
     assert not last.exists()
+
+
+def test_log_on_a_full_disk_changes_nothing_else(pair: VethPair, bundle: Path) -> None:
+    command = ["ip", "netns", "exec", pair.host, str(Path(sys.executable).parent / "uxdp"), "serve", str(bundle)]
+    command += ["--af-xdp", pair.interface, "--insecure-unsigned", "--name", "edge"]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, stdout=full, stderr=full, start_new_session=True)
+    try:
+        wait_until(lambda: _serves("edge"), "it serves", 20.0)
+        send(pair)
+        wait_until(lambda: "1000" in uxdp("stats", "edge").stdout, "all transmitted")
+        assert uxdp("stop", "edge").exit_code == 0
+        assert process.wait(timeout=10) == 0
+    finally:
+        end_service(process)
