@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
@@ -93,6 +93,13 @@ def libc_symbols() -> dict[str, int]:
     return {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in LIBC}
 
 
+class StoreMemory(NamedTuple):
+    """A store's memory, and the descriptor by which other processes can map it; -1: there is none."""
+
+    memory: mmap.mmap
+    fd: int = -1
+
+
 @dataclass(slots=True)
 class Store:
     """One map with its memory; all operations take and give bytes as bpf(2) does."""
@@ -101,6 +108,12 @@ class Store:
     descriptor: abi.Map
     _control: ControlLibrary
     memory: mmap.mmap
+    fd: int = -1  # of the memory; -1: private, or the kernel's
+
+    @property
+    def shared_memory(self) -> StoreMemory:
+        """The memory and its descriptor, borrowed until the stores are closed."""
+        return StoreMemory(self.memory, self.fd)
 
     @property
     def cpus(self) -> int:
@@ -278,7 +291,7 @@ class Stores:
         control: ControlLibrary,
         *,
         given: Mapping[str, mmap.mmap] = MappingProxyType({}),
-        kept: Mapping[str, mmap.mmap] = MappingProxyType({}),
+        kept: Mapping[str, StoreMemory] = MappingProxyType({}),
         shared: bool = False,
     ) -> None:
         """Allocate and prepare the stores.
@@ -286,14 +299,15 @@ class Stores:
         :param obj: the eBPF object, for the initial content of global data
         :param num_cpus: number of workers: slots of per-CPU maps
         :param given: memory to use for maps and sections, by name, with its content: arrays that the kernel shares
-        :param kept: memory of stores of the same definitions and number of workers, which is taken over as it is
-        :param shared: let processes that are forked from this one share the memory
+        :param kept: memory of stores of the same definitions and number of workers, which is taken over as it is;
+            descriptors are duplicated
+        :param shared: let processes that are forked from this one, or get a descriptor, share the memory
         :raises UnsupportedFeatureError: a map that has no native implementation, or a definition that is not valid
         """
         self.num_cpus = num_cpus
         self._control = control
-        # Pages exist when they are touched, whatever a map could hold.
-        self._kind = (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE) | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self._shared = shared
+        self._kept = frozenset(kept)
         self._stores: dict[str, Store] = {}
         self._sections: dict[str, mmap.mmap] = {}
         self._variables = writable_variables(obj)
@@ -316,10 +330,12 @@ class Stores:
     def link_programs(self, obj: bytes, programs: Sequence[str]) -> None:
         """Put the programs into prog_arrays that their definitions name, as libbpf does after loading.
 
+        Prog_arrays that were kept stay as they are.
+
         :param programs: the object's programs in the order of their numbers; a slot holds its program's number + 1
         """
         for name, index, program in _initial_programs(BpfObject(obj)):
-            if name in self._stores and program in programs:
+            if name in self._stores and name not in self._kept and program in programs:
                 self._stores[name].update(struct.pack("=I", index), struct.pack("=I", programs.index(program) + 1))
 
     def __getitem__(self, name: str) -> Store:
@@ -331,6 +347,13 @@ class Stores:
     def descriptors(self) -> "ctypes.Array[abi.Map]":
         """Return the maps' definitions with where their memory is, in the order of their numbers."""
         return (abi.Map * len(self._stores))(*(store.descriptor for store in self._stores.values()))
+
+    def close(self) -> None:
+        """Close the descriptors of the memory; what is mapped stays mapped."""
+        for store in self._stores.values():
+            if store.fd >= 0:
+                os.close(store.fd)
+                store.fd = -1
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -353,21 +376,34 @@ class Stores:
         return symbols
 
     def _allocate(
-        self, definition: MapDefinition, number: int, given: mmap.mmap | None, kept: mmap.mmap | None
+        self, definition: MapDefinition, number: int, given: mmap.mmap | None, kept: StoreMemory | None
     ) -> Store:
         descriptor = _descriptor(definition, number, self.num_cpus)
         size = self._control.store_bytes(ctypes.byref(descriptor))
         if size == 0:
             raise _unsupported(definition, "")
-        memory = kept or given or mmap.mmap(-1, size, flags=self._kind)
+        if kept is not None:
+            if len(kept.memory) != size:
+                raise MapOperationError(errno.EINVAL, definition.name)
+            memory, fd = kept.memory, os.dup(kept.fd) if kept.fd >= 0 else -1
+        else:
+            memory, fd = (given, -1) if given is not None else self._new_memory(definition.name, size)
         descriptor.store = descriptor.cpu_store = _address(memory)
-        store = Store(definition, descriptor, self._control, memory)
+        store = Store(definition, descriptor, self._control, memory, fd)
         if kept is not None:
             return store
         result = self._control.store_init(ctypes.byref(descriptor))
         if result < 0:
             raise MapOperationError(-result, definition.name)
         return store
+
+    def _new_memory(self, name: str, size: int) -> StoreMemory:
+        """Return memory whose pages exist when they are touched, whatever the map could hold."""
+        if not self._shared:
+            return StoreMemory(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE))
+        fd = os.memfd_create(f"uxdp-{name}", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        return StoreMemory(mmap.mmap(fd, size, flags=mmap.MAP_SHARED | _MAP_NORESERVE), fd)
 
 
 def initial_programs(obj: bytes) -> dict[str, dict[bytes, str]]:

@@ -7,7 +7,7 @@ thread per queue runs native code until it is told to stop; Python only waits.
 Over a socket pair the control process says one byte: G (go), S (stop: finish what was received, then end). The data
 process says R (ready) before, and V (serving) once the kernel has memory to receive into, E (ended) when its
 threads touch no ring any more. If the control process ends
-without a word, service goes on: frames need no control process.
+without a word, service goes on: frames need no control process; see handover for who comes next.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from ..native_module import NativeModule
 from . import events
 from .af_xdp_loop import af_xdp_loop, ports_library
 from .confinement import confine
+from .handover import Estate
 from .queues import Queues, ServedQueue, eventfd
 
 READY, GO, SERVING, STOP, ENDED = b"R", b"G", b"V", b"S", b"E"
@@ -85,7 +87,7 @@ class DataProcess:
         return os.waitstatus_to_exitcode(status)
 
 
-def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
+def fork_data_process(queues: Queues, workers: Sequence[Worker], estate: Estate) -> DataProcess:
     """Fork a data process, which waits for ``go`` before it touches a ring.
 
     The calling process must have one thread only: a fork copies no other.
@@ -97,7 +99,7 @@ def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
         status = _EXIT_FAILED
         try:
             ours.close()
-            _serve(theirs, queues, workers)
+            _serve(theirs, queues, workers, estate)
             status = 0
         except BaseException as error:  # nothing may return into the control process's code
             events.report("data_process_failed", f"data process: {type(error).__name__}: {error}", level=logging.ERROR)
@@ -107,12 +109,12 @@ def fork_data_process(queues: Queues, workers: Sequence[Worker]) -> DataProcess:
     return DataProcess(pid, os.pidfd_open(pid), ours)
 
 
-def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) -> None:
+def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker], estate: Estate) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the control process decides
     wake_fd = eventfd()
     loops = [_Loop(queues, worker, wake_fd) for worker in workers]
-    _close_all_but({channel.fileno(), wake_fd, *queues.descriptors()})
+    _close_all_but({channel.fileno(), wake_fd, *queues.descriptors(), *estate.descriptors()})
     confine()
     channel.send(READY)
     if channel.recv(1) != GO:
@@ -124,16 +126,18 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker]) ->
         loop.start()
     word = channel.recv(1)
     if word == b"":
-        # The control process is gone. There is nothing left to wait for but the loops, which end with their interfaces.
-        for loop in loops:
-            loop.join()
-        return
+        # The control process is gone: serve on, until the next one takes over or the interfaces are gone, too.
+        heir = estate.wait(lambda: any(loop.is_alive() for loop in loops))
+        if heir is None:
+            return
+        channel = heir
     for loop in loops:
         loop.stop()
     os.eventfd_write(wake_fd, 1)
     for loop in loops:
         loop.join()
-    channel.send(ENDED)
+    with suppress(OSError):
+        channel.send(ENDED)
 
 
 class _Loop:
@@ -156,6 +160,9 @@ class _Loop:
 
     def stop(self) -> None:
         self._queue.stop = 1
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def join(self) -> None:
         self._thread.join()

@@ -27,6 +27,7 @@ from ..verify import VerifiedObject, VerifiedProgram, verify
 from . import events
 from .control_socket import ControlSocket
 from .event_loop import EventLoop
+from .handover import Orphan
 from .loaded import program_name, programs_to_verify
 from .map_access import MapAccess, map_handlers
 from .options import ServeOptions
@@ -94,6 +95,10 @@ class KernelService:
             interfaces = [usable_interface(name) for name in options.interfaces]
             self.version = _load(bound, options, None, ExitStack())
             stack.callback(lambda: self.version.close())
+            orphan = Orphan.find(self.name)
+            if orphan is not None:
+                with orphan:
+                    orphan.stop(interfaces)
             for target in interfaces:
                 if options.replace:
                     detach_other(target)

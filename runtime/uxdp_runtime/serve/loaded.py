@@ -4,7 +4,6 @@ What an older version leaves to this one (``Inheritance``) is used as it is: the
 code works on, are the same kernel maps; other stores are the same memory.
 """
 
-import mmap
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from ..compile.program import CompiledProgram, compile_program
 from ..map_file import read_map_file
 from ..native_module import NativeModule
 from ..ports.attachment import Fallback
-from ..stores import Stores, control_library
+from ..stores import StoreMemory, Stores, control_library
 from ..verify import VerifiedObject, VerifiedProgram, verify
 from .map_access import MapAccess
 from .options import ServeOptions
@@ -32,7 +31,7 @@ class Inheritance:
     """What a version takes over: kernel maps (descriptors) and the stores' memory, both by the maps' names."""
 
     kernel_maps: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
-    memory: Mapping[str, mmap.mmap] = field(default_factory=lambda: MappingProxyType({}))
+    memory: Mapping[str, StoreMemory] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,7 @@ def load(
         stores = Stores(
             source.object, source.maps, num_workers, control_library(), given=given, kept=kept.memory, shared=True
         )
+        stack.callback(stores.close)
         stores.link_programs(source.object, source.programs)
         maps = MapAccess(
             source.object,

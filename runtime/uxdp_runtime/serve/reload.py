@@ -201,7 +201,8 @@ def load_successor(
     with ExitStack() as stack:
         stack.push(resources)
         takeover = plan_takeover(old, bound, drop_maps=drop_maps)
-        inherited = Inheritance(takeover.kernel_maps, {name: old.stores[name].memory for name in takeover.stored})
+        memory = {name: old.stores[name].shared_memory for name in takeover.stored}
+        inherited = Inheritance(takeover.kernel_maps, memory)
         new = load(bound, options, num_workers, inherited=inherited, resources=stack.pop_all())
         stack.callback(new.close)
         check_frags(old, new)

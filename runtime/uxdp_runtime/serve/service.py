@@ -28,6 +28,7 @@ from . import events
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
+from .handover import Estate, data_socket_path, listen, take_over
 from .interface_watch import InterfaceWatch
 from .loaded import Loaded, load
 from .map_access import map_handlers
@@ -74,12 +75,18 @@ class Service:
             interfaces = [usable_interface(name) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
-            self.loaded = load(bound, options, len(self.plans))
+            orphan, inherited = take_over(self.name, bound, options.params, len(self.plans))
+            self.loaded = load(bound, options, len(self.plans), inherited=inherited)
             multi_buffer = self.loaded.takes_frags
             events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
             for target in interfaces:
                 check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
+            if orphan is not None:
+                with orphan:
+                    orphan.stop(interfaces)
+            self._listener = stack.enter_context(listen(self.name))
+            stack.callback(data_socket_path(self.name).unlink, missing_ok=True)
             self.attachments = self._attach(interfaces, stack)
             self.queues = stack.enter_context(
                 Queues(
@@ -280,7 +287,7 @@ class Service:
 
     def _fork(self, loaded: Loaded) -> DataProcess:
         workers = [Worker(queue, module) for queue, module in zip(self.queues.queues, loaded.workers, strict=True)]
-        data = fork_data_process(self.queues, workers)
+        data = fork_data_process(self.queues, workers, Estate.of(loaded, self._listener))
         if not data.wait_ready(_READY_SECONDS):
             raise self._did_not_start(data)
         return data
