@@ -20,7 +20,7 @@ from tests.serving import RunningService, packet_socket, received, run_folder, s
 from tests.veth import HOST_ADDRESS, PEER_MAC, VethPair, veth_pair
 from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
 from uxdp_runtime.ports.queue_owner import parse_sockets
-from uxdp_runtime.serve.control_socket import RUN_FOLDER, socket_path
+from uxdp_runtime.serve.control_socket import RUN_FOLDER, ask, socket_path
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
@@ -240,6 +240,39 @@ def test_two_services_of_one_name_the_second_is_refused(pair: VethPair, tmp_path
         assert "a service of this name is running" in run.stderr
         assert service.ask("status")["serving"]
         assert echoed(pair) == 50
+
+
+def test_services_of_one_name_started_at_once_one_of_them_runs(pair: VethPair, tmp_path: Path) -> None:
+    bundle = example("l2_swap", tmp_path)
+    pair.add("other")
+    socket_path("swap").parent.mkdir(parents=True, exist_ok=True)
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(socket_path("swap")))  # as one leaves it that was killed
+    dead.close()
+    started = []
+    for name in ("veth0", "other"):
+        command = ["ip", "netns", "exec", pair.host, UXDP, "serve", str(bundle), "--insecure-unsigned"]
+        command += ["--af-xdp", name, "--name", "swap"]
+        output = (tmp_path / f"{name}.log").open("w")
+        started.append(subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True))
+    try:
+        wait_until(lambda: sum(process.poll() is not None for process in started) == 1, "one is refused", 30.0)
+        wait_until(socket_path("swap").exists, "the other serves", 30.0)
+        wait_until(lambda: bool(ask("swap", {"command": "status"})["serving"]), "the other serves", 30.0)
+        assert [process.poll() for process in started].count(PORT_ERROR) == 1
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=20)
+
+
+def test_run_folder_that_cannot_be_used_is_one_error(pair: VethPair, tmp_path: Path) -> None:
+    bundle = example("l2_swap", tmp_path)
+    prefix = ("env", f"{RUN_FOLDER}={tmp_path / ('x' * 120)}")
+    status, said = refused(pair, bundle, prefix=prefix)
+    assert status == PORT_ERROR
+    assert "the control socket cannot be made" in said
 
 
 def test_program_that_aborts_every_frame_is_seen(pair: VethPair, tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def test_redirect_between_served_interfaces(tmp_path: Path) -> None:
         for source, target in (("veth0", "out1"), ("out1", "veth0"), ("veth0", "veth0")):
             frames = [order(number, TO_IFINDEX, pair.index(target), payload_bytes=number * 4) for number in range(300)]
             with packet_socket(pair, pair.peer, target) as arriving, packet_socket(pair, pair.peer, source) as raw:
-                send_all(raw, frames)
+                before = service.totals()["rx"]
+                for at in range(0, len(frames), 100):  # a veth's ring has room for 256
+                    send_all(raw, frames[at : at + 100])
+                    wait_until(lambda want=before + at + 100: service.totals()["rx"] >= want, "received")
                 assert received(arriving, len(frames), lambda data: data[12:14] == b"\x88\xb5") == frames
         by_interface = {queue["interface"]: queue["verdicts"]["redirect"] for queue in service.ask("stats")["queues"]}
         assert by_interface == {"veth0": 600, "out1": 300}

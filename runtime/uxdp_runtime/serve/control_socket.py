@@ -7,12 +7,15 @@ not read or talks nonsense is cut off, and costs at most its buffers. Where all 
 client gets the idlest one's.
 """
 
+import errno
+import fcntl
 import json
 import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -202,27 +205,49 @@ def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     mask = os.umask(0o177)
     try:
-        try:
+        with _locked(path.parent):
+            if path.exists() and _is_listened_to(path):
+                raise PortError(
+                    errno.EADDRINUSE,
+                    "a service of this name is running",
+                    context=str(path),
+                    remedy="stop it, or give this one another --name",
+                )
+            path.unlink(missing_ok=True)  # its process has ended without removing it
             listener.bind(str(path))
-        except OSError as taken:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(str(path))
-                except OSError:
-                    # Its process has ended without removing it.
-                    path.unlink(missing_ok=True)
-                    listener.bind(str(path))
-                else:
-                    raise PortError(
-                        taken.errno or 98,
-                        "a service of this name is running",
-                        context=str(path),
-                        remedy="stop it, or give this one another --name",
-                    ) from taken
-        listener.listen(16)
-    except BaseException:
+            listener.listen(16)
+    except PortError:
         listener.close()
         raise
+    except OSError as cause:
+        listener.close()
+        raise PortError(
+            cause.errno or errno.EIO,
+            f"the control socket cannot be made: {cause.strerror or cause}",
+            context=str(path),
+            remedy=f"see whether the folder can be written to, or name another: {RUN_FOLDER}",
+        ) from cause
     finally:
         os.umask(mask)
     return listener
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other services out meanwhile, which would take a socket that nobody listens to yet for a dead one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_listened_to(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as refused:
+            # Whoever has no time for us (EAGAIN) is there.
+            return refused.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK)
+    return True
