@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from tests.serving_answers import queue_answer, stats_answer, status_answer
 from uxdp_runtime.cli import main
 from uxdp_runtime.serve.control_socket import RUN_FOLDER, ControlSocket, socket_path
+from uxdp_runtime.serve.handover import data_socket_path
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,7 @@ def test_status_lists_services_and_what_is_wrong(service: dict[str, bool], run_f
     assert result.exit_code == 10
     assert "not serving" in result.stdout
     service["serving"] = True
+    data_socket_path("edge").touch()  # is no service
     with socket.socket(socket.AF_UNIX) as ended:  # a socket whose process has gone
         ended.bind(str(run_folder / "old.sock"))
     result = run("status", "--json")

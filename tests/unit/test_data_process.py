@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import socket
 import sys
 
 import pytest
 
 from uxdp_runtime.serve.data_process import fork_data_process
 from uxdp_runtime.serve.events import LOGGER, JsonFormatter
+from uxdp_runtime.serve.handover import Estate
 from uxdp_runtime.serve.queues import Queues
 
 
@@ -28,9 +30,10 @@ def test_data_process_that_fails_is_an_event_and_an_exit_status(capfd: pytest.Ca
     logger = logging.getLogger(LOGGER)
     logger.addHandler(handler)
     try:
-        data = fork_data_process(BrokenQueues(), [])
-        assert not data.wait_ready(10.0)
-        assert data.reap() == 70
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            data = fork_data_process(BrokenQueues(), [], Estate(listener, "", {}, 1, {}, {}))
+            assert not data.wait_ready(10.0)
+            assert data.reap() == 70
     finally:
         logger.removeHandler(handler)
     assert data.pid != os.getpid()

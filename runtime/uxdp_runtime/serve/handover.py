@@ -1,6 +1,6 @@
 """What a data process whose control process is gone hands to the next control process: its maps, and then the frames.
 
-A data process serves on when its control process ends. It listens on a Unix socket, NAME.data.sock, that was made
+A data process serves on when its control process ends. It listens on a Unix socket, NAME.data, that was made
 before it was confined and that nobody is heard on as long as the control process lives. The next `uxdp serve` of the
 same name asks there for the maps: kernel maps and the memory of the stores, as descriptors. When it has verified and
 compiled, and is ready to attach, it lets the orphan finish what it received, and end.
@@ -43,7 +43,7 @@ _PAUSE_SECONDS: Final = 0.002
 
 def data_socket_path(name: str) -> Path:
     """Return where the data process of a service listens."""
-    return run_folder() / f"{name}.data.sock"
+    return run_folder() / f"{name}.data"
 
 
 def listen(name: str) -> socket.socket:
