@@ -119,3 +119,20 @@ def test_orphan_goes_when_its_interface_goes(pair: VethPair, tmp_path: Path) -> 
         orphan = orphaned(service)
         pair.ip(pair.host, "link", "del", pair.interface)
         wait_until(lambda: is_gone(orphan), "the orphan ends", 5.0)
+
+
+def test_stopping_finishes_what_was_received(pair: VethPair, tmp_path: Path) -> None:
+    count = 400  # several bursts
+    with (
+        serving(pair, state_bundle(tmp_path), *ARGUMENTS, name="state") as service,
+        packet_socket(pair, pair.peer) as raw,
+    ):
+        data = service.ask("status")["data_pid"]
+        os.kill(data, signal.SIGSTOP)
+        send_all(raw, [question(number) for number in range(count)])
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in service.log, "it is told to stop")
+        time.sleep(0.2)
+        os.kill(data, signal.SIGCONT)
+        assert [answer(item).number for item in received(raw, count, is_answer)] == list(range(count))
+        assert service.process.wait(timeout=20) == 0

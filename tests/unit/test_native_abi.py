@@ -49,6 +49,8 @@ def assertions() -> str:
         ("UXDP_SAMPLES", port.SAMPLES),
         ("UXDP_SAMPLE_BYTES", port.SAMPLE_BYTES),
         ("UXDP_LOSSES", len(port.LOSSES)),
+        ("UXDP_STOP_NOW", port.STOP_NOW),
+        ("UXDP_STOP_DRAINED", port.STOP_DRAINED),
         ("UXDP_TX_LIVE", port.TX_METHODS.index("live")),
     ):
         lines.append(f'_Static_assert({constant} == {value}, "{constant}");')

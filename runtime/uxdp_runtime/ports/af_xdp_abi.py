@@ -18,6 +18,7 @@ LOSSES: Final = (
     *("tx_ring_full", "inject_failed", "refused", "too_long", "no_target", "bad_descriptor", "fragmented", "ended"),
 )
 # enum uxdp_tx_method
+STOP_NOW, STOP_DRAINED = 1, 2  # enum uxdp_stop
 TX_METHODS: Final = ("auto", "ring", "live")
 
 

@@ -4,9 +4,9 @@ It begins as a copy of the control process, with everything made: sockets, memor
 its loops need, gives up every capability, and from then on a seccomp filter lets it wait, transmit, inject and end. A
 thread per queue runs native code until it is told to stop; Python only waits.
 
-Over a socket pair the control process says one byte: G (go), S (stop: finish what was received, then end). The data
-process says R (ready) before, and V (serving) once the kernel has memory to receive into, E (ended) when its
-threads touch no ring any more. If the control process ends
+Over a socket pair the control process says one byte: G (go), S (stop: another process goes on with what is in the RX
+rings), D (drain: finish that as well, then end). The data process says R (ready) before, and V (serving) once the
+kernel has memory to receive into, E (ended) when its threads touch no ring any more. If the control process ends
 without a word, service goes on: frames need no control process; see handover for who comes next.
 """
 
@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Final
 
 from ..native_module import NativeModule
+from ..ports.af_xdp_abi import STOP_DRAINED, STOP_NOW
 from . import events
 from .af_xdp_loop import af_xdp_loop, ports_library
 from .confinement import confine
 from .handover import Estate
 from .queues import Queues, ServedQueue, eventfd
 
-READY, GO, SERVING, STOP, ENDED = b"R", b"G", b"V", b"S", b"E"
+READY, GO, SERVING, STOP, DRAIN, ENDED = b"R", b"G", b"V", b"S", b"D", b"E"
 _EXIT_FAILED: Final = 70
 
 
@@ -57,10 +58,13 @@ class DataProcess:
             return False
         return self._hears(SERVING, timeout_seconds)
 
-    def stop(self) -> None:
-        """Let it finish what it has received, and end."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Let it finish what it has taken out of the RX rings, and end.
+
+        :param drain: whether nobody goes on with what is in the rings, so that it must finish that as well
+        """
         try:
-            self.channel.send(STOP)
+            self.channel.send(DRAIN if drain else STOP)
         except OSError:
             return  # it has ended already; whoever waits for it sees that
 
@@ -132,7 +136,7 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker], es
             return
         channel = heir
     for loop in loops:
-        loop.stop()
+        loop.stop(STOP_DRAINED if word == DRAIN else STOP_NOW)
     os.eventfd_write(wake_fd, 1)
     for loop in loops:
         loop.join()
@@ -158,8 +162,8 @@ class _Loop:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        self._queue.stop = 1
+    def stop(self, how: int) -> None:
+        self._queue.stop = how
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()

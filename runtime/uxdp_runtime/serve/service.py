@@ -337,7 +337,7 @@ class Service:
 
     def _end_data_process(self, data: DataProcess) -> None:
         self.selector.unregister(data.pidfd)
-        data.stop()
+        data.stop(drain=True)
         self._await_end(data)
 
     def _await_end(self, data: DataProcess) -> None:

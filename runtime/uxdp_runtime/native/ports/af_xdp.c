@@ -751,6 +751,15 @@ UXDP_INLINE void account(struct uxdp_queue *queue, u64 start, u32 n)
 	__atomic_store_n(&queue->state->heartbeat_ns, now, __ATOMIC_RELAXED);
 }
 
+UXDP_INLINE bool goes_on(struct uxdp_queue *queue)
+{
+	u32 stop = __atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE);
+
+	if (__atomic_load_n(&queue->state->gone, __ATOMIC_RELAXED))
+		return false;
+	return !stop || (stop == UXDP_STOP_DRAINED && ring_available(&queue->rx));
+}
+
 void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 {
 	struct uxdp_frame frames[UXDP_RX_BURST] = {{0}};
@@ -760,8 +769,7 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 
 	if (queue->transmitted)
 		queue->transmitted->thread = syscall(SYS_gettid);
-	while (!__atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE) &&
-	       !__atomic_load_n(&queue->state->gone, __ATOMIC_RELAXED)) {
+	while (goes_on(queue)) {
 		u64 start = clock_ns(CLOCK_MONOTONIC);
 		u32 n = receive(queue, frames, received);
 

@@ -141,6 +141,12 @@ struct uxdp_samples {
 	struct uxdp_sample slots[UXDP_SAMPLES];
 };
 
+enum uxdp_stop {
+	UXDP_GO_ON,
+	UXDP_STOP_NOW,	   /* somebody else goes on with what is in the RX ring */
+	UXDP_STOP_DRAINED, /* when the RX ring is empty */
+};
+
 enum uxdp_tx_method {
 	UXDP_TX_AUTO,
 	UXDP_TX_RING,
@@ -163,9 +169,9 @@ struct uxdp_queue {
 	struct uxdp_transmitted *transmitted; /* NULL: nobody counts */
 	u32 ifindex;
 	u32 queue_id;
-	u32 tx_method; /* enum uxdp_tx_method */
-	u32 busy_poll; /* never sleep */
-	u32 stop;
+	u32 tx_method;	/* enum uxdp_tx_method */
+	u32 busy_poll;	/* never sleep */
+	u32 stop;	/* enum uxdp_stop */
 	u32 tail_bytes; /* at the end of a chunk that frames may not grow into */
 	u32 num_maps;
 	u32 sample_in;		      /* frames until the next sample */
