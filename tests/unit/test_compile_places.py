@@ -29,6 +29,16 @@ SEC("xdp") int outer(struct xdp_md *ctx)
 	return bpf_xdp_nothing(ctx); /* line 10 */
 }
 """
+METADATA = """
+extern int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, __u64 *timestamp) __ksym;
+
+SEC("xdp") int outer(struct xdp_md *ctx)
+{
+	__u64 timestamp;
+
+	return bpf_xdp_metadata_rx_timestamp(ctx, &timestamp); /* line 12 */
+}
+"""
 MAP = """
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
@@ -65,6 +75,7 @@ def line_of(source: str) -> int:
     [
         pytest.param(HELPER, "bpf_send_signal", "inner", id="helper-in-a-subprogram"),
         pytest.param(KFUNC, "bpf_xdp_nothing", "outer", id="kfunc"),
+        pytest.param(METADATA, "bpf_xdp_metadata_rx_timestamp", "outer", id="metadata-of-hardware"),
         pytest.param(MAP, "map type cgroup_array", "outer", id="map"),
     ],
 )
