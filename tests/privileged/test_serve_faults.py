@@ -72,6 +72,19 @@ def test_interface_that_disappears_ends_alone(pair: VethPair, tmp_path: Path) ->
         assert "Traceback" not in service.log
 
 
+def test_interface_that_disappears_ends_a_service_in_the_kernel(pair: VethPair, tmp_path: Path) -> None:
+    pair.add("other")
+    pair.set_gro(pair.peer, on=True)
+    bundle = example("l2_swap", tmp_path)
+    with serving(pair, bundle, "--mode", "kernel", name="swap", interfaces="other,veth0") as service:
+        pair.ip(pair.host, "link", "del", "other")
+        wait_until(lambda: service.ask("status")["interfaces"][0]["gone"], "seen")
+        assert service.ask("reload", bundle=str(bundle))["bundle"] == str(bundle)
+        pair.ip(pair.host, "link", "del", "veth0")
+        assert service.process.wait(timeout=10) == PORT_ERROR
+        assert "no interface is left to serve" in service.log
+
+
 def test_data_process_that_is_killed_after_an_interface_went_serves_the_others(pair: VethPair, tmp_path: Path) -> None:
     pair.add("other")
     with serving(pair, example("l2_swap", tmp_path), "--tx", "ring", name="swap", interfaces="other,veth0") as service:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Sequence
 
 from ..errors import PortError
-from ..ports.attachment import Attachment
 from ..ports.interface import Interface, interface_at
 from . import events
 from .queues import ServedQueue, longest_frame_bytes, needed_frame_bytes
@@ -21,12 +20,18 @@ from .queues import ServedQueue, longest_frame_bytes, needed_frame_bytes
 class InterfaceWatch:
     """The interfaces of a service, as they were when they were last looked at."""
 
-    def __init__(self, attachments: Sequence[Attachment], queues: Sequence[ServedQueue], chunk_bytes: int) -> None:
+    def __init__(
+        self, interfaces: Sequence[Interface], queues: Sequence[ServedQueue] = (), chunk_bytes: int | None = None
+    ) -> None:
+        """Begin with interfaces as they are.
+
+        :param queues: those that are served here; none in the kernel mode
+        :param chunk_bytes: what frames must fit; None: whatever the driver takes
+        """
+        self._names = ", ".join(target.name for target in interfaces)
         self._queues = tuple(queues)
         self._chunk_bytes = chunk_bytes
-        self._seen: dict[int, Interface] = {
-            attachment.interface.index: attachment.interface for attachment in attachments
-        }
+        self._seen: dict[int, Interface] = {target.index: target for target in interfaces}
         self._gone: set[int] = set()
 
     def is_gone(self, ifindex: int) -> bool:
@@ -46,8 +51,7 @@ class InterfaceWatch:
                 self._seen[ifindex] = now
                 self._report(before, now)
         if not self._seen:
-            names = ", ".join(dict.fromkeys(queue.plan.interface.name for queue in self._queues))
-            raise PortError(errno.ENODEV, "no interface is left to serve", context=names)
+            raise PortError(errno.ENODEV, "no interface is left to serve", context=self._names)
 
     def _lose(self, ifindex: int, before: Interface) -> None:
         del self._seen[ifindex]
@@ -57,7 +61,7 @@ class InterfaceWatch:
                 queue.state.gone = 1
         events.report(
             "interface_gone",
-            f"{before.name}: the interface is gone; its queues end",
+            f"{before.name}: the interface is gone",
             level=logging.ERROR,
             interface=before.name,
             ifindex=ifindex,
@@ -74,13 +78,14 @@ class InterfaceWatch:
             level = logging.INFO if now.is_up else logging.WARNING
             events.report(f"interface_{state}", f"{name}: the interface is {state}", level=level, interface=name)
         if before.mtu != now.mtu:
-            fits = needed_frame_bytes(now.mtu) <= longest_frame_bytes(self._chunk_bytes)
+            longest = longest_frame_bytes(self._chunk_bytes) if self._chunk_bytes is not None else None
+            fits = longest is None or needed_frame_bytes(now.mtu) <= longest
             what = f"{name}: the MTU is {now.mtu}, it was {before.mtu}"
             if not fits:
-                what += f"; frames of more than {longest_frame_bytes(self._chunk_bytes)} bytes do not fit a chunk"
+                what += f"; frames of more than {longest} bytes do not fit a chunk"
             level = logging.INFO if fits else logging.WARNING
             events.report("interface_mtu", what, level=level, interface=name, mtu=now.mtu, before=before.mtu)
-        if before.num_rx_queues != now.num_rx_queues:
+        if before.num_rx_queues != now.num_rx_queues and self._queues:
             served = sum(queue.plan.interface.index == now.index for queue in self._queues)
             events.report(
                 "interface_queues",

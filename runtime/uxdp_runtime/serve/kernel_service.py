@@ -28,6 +28,7 @@ from . import events
 from .control_socket import ControlSocket
 from .event_loop import EventLoop
 from .handover import Orphan
+from .interface_watch import InterfaceWatch
 from .loaded import program_name, programs_to_verify
 from .map_access import MapAccess, map_handlers
 from .options import ServeOptions
@@ -112,6 +113,8 @@ class KernelService:
             if self._pins.reason:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
+        self._watch = InterfaceWatch([item.interface for item in self._attached])
+        self._loop.every_tick(self._watch.look)
         self._loop.on_hangup(self._on_hangup)
 
     def __enter__(self) -> Self:
@@ -163,6 +166,7 @@ class KernelService:
                 {
                     "name": item.interface.name,
                     "ifindex": item.interface.index,
+                    "gone": self._watch.is_gone(item.interface.index),
                     "attached": "generic" if item.is_generic else "native",
                     "queues": [],
                 }
@@ -208,13 +212,15 @@ class KernelService:
         return done
 
     def _replace(self, version: KernelVersion) -> None:
-        """Put a version into all links, or into none."""
+        """Put a version into all links, or into none; those of interfaces that are gone lead nowhere."""
+        self._watch.look()
+        links = [item.link for item in self._attached if not self._watch.is_gone(item.interface.index)]
         try:
-            for item in self._attached:
-                syscall.update_link(item.link, version.program.fd)
+            for link in links:
+                syscall.update_link(link, version.program.fd)
         except BpfError:
-            for item in self._attached:
-                syscall.update_link(item.link, self.version.program.fd)
+            for link in links:
+                syscall.update_link(link, self.version.program.fd)
             raise
 
     def _on_hangup(self) -> None:

@@ -108,7 +108,7 @@ class Service:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
-        self._watch = InterfaceWatch(self.attachments, self.queues.queues, options.chunk_bytes)
+        self._watch = InterfaceWatch(interfaces, self.queues.queues, options.chunk_bytes)
         self._loop.every_tick(self._tick)
         self._loop.on_hangup(self._on_hangup)
         self._loop.every_tick(self._watch.look)
