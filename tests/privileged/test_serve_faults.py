@@ -21,6 +21,7 @@ from tests.veth import HOST_ADDRESS, PEER_MAC, VethPair, veth_pair
 from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
 from uxdp_runtime.ports.queue_owner import parse_sockets
 from uxdp_runtime.serve.control_socket import RUN_FOLDER, ask, socket_path
+from uxdp_runtime.serve.handover import data_socket_path
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
@@ -251,6 +252,7 @@ def test_two_services_of_one_name_the_second_is_refused(pair: VethPair, tmp_path
         run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         assert run.returncode == PORT_ERROR
         assert "a service of this name is running" in run.stderr
+        assert data_socket_path("swap").exists()  # it was not touched
         assert service.ask("status")["serving"]
         assert echoed(pair) == 50
 

@@ -82,6 +82,8 @@ class Service:
             stack.callback(lambda: self.loaded.close())
             for target in interfaces:
                 check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
+            # From here on the name is ours, and whatever goes by it.
+            self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             if orphan is not None:
                 with orphan:
                     orphan.stop(interfaces)
@@ -101,7 +103,6 @@ class Service:
                 )
             )
             events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
-            self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             self._pins = stack.enter_context(Pins(self.name))
             self._pins.replace(self.loaded.shared_maps)
             if self._pins.reason:
