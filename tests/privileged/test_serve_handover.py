@@ -100,6 +100,20 @@ def test_data_process_hears_nobody_while_its_control_process_lives(pair: VethPai
             assert ask_program(pair).version == 1
 
 
+def test_second_service_of_the_name_changes_nothing(pair: VethPair, tmp_path: Path) -> None:
+    bundle = state_bundle(tmp_path)
+    with serving(pair, bundle, *ARGUMENTS, name="state") as first:
+        first.ask("map-set", map="settings", key=0, value={"mark": 3})
+        again = bundle.rename(tmp_path / "again.uxdp")
+        with serving(pair, again, *ARGUMENTS, name="state") as second:  # the first one answers in its place
+            assert second.process.wait(timeout=20) == 10
+            assert "a service of this name" in second.log
+        assert ask_program(pair).mark == 3
+        orphaned(first)
+        with serving(pair, again, *ARGUMENTS, name="state"):
+            assert ask_program(pair).mark == 3
+
+
 def test_orphan_survives_clients_that_talk_nonsense(pair: VethPair, tmp_path: Path) -> None:
     bundle = state_bundle(tmp_path)
     with serving(pair, bundle, *ARGUMENTS, name="state") as first:

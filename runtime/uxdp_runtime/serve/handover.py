@@ -30,7 +30,7 @@ from ..bpf.libbpf import attached_program
 from ..ports.interface import Interface
 from ..stores import StoreMemory
 from . import events
-from .control_socket import run_folder, socket_path
+from .control_socket import run_folder
 from .loaded import Inheritance, Loaded
 
 _HAND_OVER, _STOP = b"H", b"S"
@@ -47,7 +47,10 @@ def data_socket_path(name: str) -> Path:
 
 
 def listen(name: str) -> socket.socket:
-    """Listen for whoever takes over; every data process of the service inherits the socket."""
+    """Listen for whoever takes over; every data process of the service inherits the socket.
+
+    The caller has the service's control socket, so that what is there already is nobody's any more.
+    """
     path = data_socket_path(name)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -142,9 +145,10 @@ class Orphan:
 
     @classmethod
     def find(cls, name: str) -> "Orphan | None":
-        """Return the orphan of a service, or None if there is none, or its control process is alive."""
-        if _has_control(name):
-            return None
+        """Return the orphan of a service, or None if there is none, or its control process is alive.
+
+        The caller has the service's control socket, so that nobody else of that name starts.
+        """
         client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client.settimeout(_SECONDS)
         fds: list[int] = []
@@ -225,15 +229,6 @@ def take_over(
         return orphan, None
     events.report("orphan_found", "a data process of this name serves without a control process; its maps are kept")
     return orphan, orphan.inheritance()
-
-
-def _has_control(name: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(socket_path(name)))
-        except OSError:
-            return False
-        return True
 
 
 def _mapped(fd: int) -> StoreMemory:

@@ -93,6 +93,7 @@ class KernelService:
         self._loop = EventLoop(terminate=lambda: self.stop("by a signal"))
         self._attached: list[_Attached] = []
         with ExitStack() as stack:
+            stack.enter_context(ControlSocket(self.name, self._loop.selector, self._handlers()))
             interfaces = [usable_interface(name) for name in options.interfaces]
             self.version = _load(bound, options, None, ExitStack())
             stack.callback(lambda: self.version.close())
@@ -107,7 +108,6 @@ class KernelService:
                 stack.callback(os.close, link)
                 self._attached.append(_Attached(target, link, is_generic))
                 events.report_attached(target.name, is_generic=is_generic, asked=options.generic is True)
-            stack.enter_context(ControlSocket(self.name, self._loop.selector, self._handlers()))
             self._pins = stack.enter_context(Pins(self.name))
             self._pins.replace(self.version.pinned_maps)
             if self._pins.reason:

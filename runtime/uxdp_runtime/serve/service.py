@@ -72,6 +72,8 @@ class Service:
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
+            # First, because it is what makes the name ours; requests are answered when the loop runs.
+            self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             interfaces = [usable_interface(name) for name in options.interfaces]
             cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
             self.plans = plan_queues(interfaces, options.queues, cpus)
