@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from .compile.places import place_of
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
+_HUGE_PAGE_BYTES = 2 << 20
+_HUGE_SHARE = 64  # of the machine's memory: one map is at most so little of it in huge pages
 _ITEMS_BYTES = 1 << 18  # of elements, read at once
 _RECORD_HEADER_BYTES = 8
 _RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
@@ -398,12 +401,22 @@ class Stores:
         return store
 
     def _new_memory(self, name: str, size: int) -> StoreMemory:
-        """Return memory whose pages exist when they are touched, whatever the map could hold."""
-        if not self._shared:
-            return StoreMemory(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE))
-        fd = os.memfd_create(f"uxdp-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size)
-        return StoreMemory(mmap.mmap(fd, size, flags=mmap.MAP_SHARED | _MAP_NORESERVE), fd)
+        """Return memory whose pages exist when they are touched, whatever the map could hold.
+
+        Neither small nor a large part of the machine's, it is of huge pages if the kernel has them: otherwise a lookup
+        in a large map waits for the page table, too. But whoever touches one byte gets all of its page, and a map that
+        could hold tens of millions of elements must not cost what it could hold.
+        """
+        if self._shared:
+            fd = os.memfd_create(f"uxdp-{name}", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+            made = StoreMemory(mmap.mmap(fd, size, flags=mmap.MAP_SHARED | _MAP_NORESERVE), fd)
+        else:
+            made = StoreMemory(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE))
+        if _HUGE_PAGE_BYTES <= size <= _memory_bytes() // _HUGE_SHARE:
+            with suppress(OSError):  # a kernel without them has smaller pages, and everything works
+                made.memory.madvise(mmap.MADV_HUGEPAGE)
+        return made
 
 
 def initial_programs(obj: bytes) -> dict[str, dict[bytes, str]]:
@@ -435,3 +448,7 @@ def _initial_programs(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
 
 def _address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
