@@ -7,7 +7,7 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 bin=$top/.venv/bin
 work=$(mktemp -d /tmp/uxdp-demo.XXXXXX)
-export UXDP_SYSTEM_CONFIG=$work/etc UXDP_STATE_DIR=$work/state UXDP_CACHE_DIR=$work/cache HOME=$work/home XDG_CONFIG_HOME=$work/home/.config
+export UXDP_SYSTEM_CONFIG=$work/etc UXDP_STATE_DIR=$work/state UXDP_CACHE_DIR=$work/cache UXDP_RUN_DIR=$work/run HOME=$work/home XDG_CONFIG_HOME=$work/home/.config
 mkdir -p "$HOME" "$work/bpf"
 chmod 755 "$work"
 
@@ -68,5 +68,8 @@ mount -t bpf bpf "$work/bpf"
 run bpftool prog load "$bundle" "$work/bpf/load_balancer" type xdp
 run bpftool prog show pinned "$work/bpf/load_balancer"
 rm "$work/bpf/load_balancer"
+
+step "Live traffic, in network namespaces of their own: the same network function, native, on AF_XDP"
+run "$user/python" "$top/examples/live_demo.py" "$user/uxdp" load_balancer
 
 step "Done"

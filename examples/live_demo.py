@@ -9,7 +9,7 @@ The client asks 192.0.2.1 by UDP, from many ports. The load balancer wraps each 
 server that it chose; the server unwraps it and answers the client itself. Everything else that reaches the load
 balancer's interface, such as ping, is passed to its own stack. Meanwhile the process that serves is killed once.
 
-    python live_demo.py UXDP BUNDLE      with the path of the uxdp command; as root
+    python live_demo.py UXDP BUNDLE [OPTION…]    with the path of the uxdp command, and options for serve; as root
 """
 
 import json
@@ -29,7 +29,7 @@ NET, BALANCER, SERVERS = f"demo-net-{MARK}", f"demo-lb-{MARK}", (f"demo-s1-{MARK
 CLIENT_MAC, BALANCER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 SERVICE = ("192.0.2.1", 80)
 IPIP = 4
-FLOWS = 400
+FLOWS = 600
 SETTINGS = (
     f'config:0={{"gateway_mac": "{CLIENT_MAC}", "local_mac": "{BALANCER_MAC}", "local_addr": "10.0.0.2"}}',
     'vips:{"addr": "192.0.2.1", "port": 80, "proto": 17}={"id": 0, "ring_slots": 2}',
@@ -59,7 +59,7 @@ def demo(uxdp: str, bundle: str) -> None:
             processes.append(start(namespace, sys.executable, __file__, "server", f"server {number}"))
         settings = [word for setting in SETTINGS for word in ("--set", setting)]
         show("uxdp", "serve", bundle, "--af-xdp", "lb0", "--set", "config:…", "--set", "vips:…")
-        service = start(BALANCER, uxdp, "serve", bundle, "--af-xdp", "lb0", *settings)
+        service = start(BALANCER, uxdp, "serve", bundle, "--af-xdp", "lb0", *settings, *sys.argv[3:])
         processes.append(service)
         wait_for(lambda: status(uxdp)["serving"])
 
@@ -70,9 +70,13 @@ def demo(uxdp: str, bundle: str) -> None:
         report(ask(FLOWS))
 
         print("\nkill -9 of the process that serves, in the middle of the same again:")
-        asking = subprocess.Popen(in_namespace(NET, sys.executable, __file__, "client", str(FLOWS)), stdout=-1)
+        asking = subprocess.Popen(
+            in_namespace(NET, sys.executable, __file__, "client", str(FLOWS)), stdout=subprocess.PIPE
+        )
         processes.append(asking)
-        time.sleep(0.3)
+        watch = ("stats", status(uxdp)["name"], "--watch", "--count", "2")
+        show("uxdp", *watch)
+        subprocess.run([uxdp, *watch], check=True)
         before = status(uxdp)["data_pid"]
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: status(uxdp)["data_pid"] not in (None, before))

@@ -84,8 +84,6 @@ class Service:
             stack.callback(lambda: self.loaded.close())
             for target in interfaces:
                 check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
-            # From here on the name is ours, and whatever goes by it.
-            self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
             if orphan is not None:
                 with orphan:
                     orphan.stop(interfaces)
