@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,13 @@ def pair(afxdp: None) -> Iterator[VethPair]:
 
 def example(name: str, folder: Path) -> Path:
     path = folder / f"{name}.uxdp"
-    path.write_bytes(build(BuildRequest(sources=(f"{name}.c",), cwd=EXAMPLES / name)).bundle)
+    path.write_bytes(built_example(name))
     return path
+
+
+@cache
+def built_example(name: str) -> bytes:
+    return build(BuildRequest(sources=(f"{name}.c",), cwd=EXAMPLES / name)).bundle
 
 
 def mac(text: str) -> bytes:

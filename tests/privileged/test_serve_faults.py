@@ -243,6 +243,16 @@ def test_umem_beyond_the_memlock_limit_is_refused_with_the_remedy(pair: VethPair
     assert not attached(pair)
 
 
+def test_without_free_huge_pages_usual_ones_do_and_status_says_so(pair: VethPair, tmp_path: Path) -> None:
+    meminfo = Path("/proc/meminfo").read_text()
+    free = re.search(r"^HugePages_Free:\s+(\d+)$", meminfo, re.MULTILINE)
+    with serving(pair, example("l2_swap", tmp_path), "--tx", "ring", name="swap") as service:
+        if free is None or free[1] == "0":
+            assert service.ask("status")["huge_pages"] is False
+        assert "huge" not in service.log
+        assert echoed(pair) == 50
+
+
 def test_two_services_of_one_name_the_second_is_refused(pair: VethPair, tmp_path: Path) -> None:
     pair.add("other")
     bundle = example("l2_swap", tmp_path)
