@@ -101,9 +101,9 @@ def test_workload_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 FIGURES = (
     Figures("kernel", 1, 100.0, 50.0, (99.0, 100.0, 101.0)),
-    Figures("native", 1, 20.0, 3.0, (20.0,)),
-    Figures("no inlining", 1, 40.0, 3.0, (40.0,)),
-    Figures("limit", 1, 16.0, 3.0, (16.0,)),
+    Figures("native", 1, 20.0, 3.0, (20.0, 20.0, 20.0)),
+    Figures("no inlining", 1, 40.0, 3.0, (40.0, 40.0, 40.0)),
+    Figures("limit", 1, 16.0, 3.0, (16.0, 16.0, 16.0)),
 )
 
 

@@ -1,8 +1,8 @@
 """Measure every variant of a program in turns: in the kernel, natively, and natively with something left out.
 
-Timings of a machine that others use drift, so all variants are measured in rounds, one after the other, pinned to one
-CPU; the result is each variant's median. A variant's figure is net: what the same loop takes without the program is
-measured in the same rounds and subtracted.
+Timings of a machine that others use drift, so all variants are measured in many short rounds, one after the other,
+pinned to one CPU; the result is each variant's median. A variant's figure is net: what the same loop takes without the
+program is measured right before, in every round, and subtracted.
 """
 
 import mmap
@@ -32,6 +32,7 @@ ABLATIONS: Final = {
     "no look-ahead": Variant(EXPORTED, lookahead=False),
 }
 _WARM_UP_FRAMES: Final = 20_000
+_MIN_ROUNDS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure: frames per round (at least; each flow comes at least once) and rounds."""
+    """How much to measure: frames per round (at least; each flow comes at least once), rounds with few flows."""
 
     flows: tuple[int, ...]
     frames: int
@@ -109,18 +110,20 @@ class Session:
             side.time(max(_WARM_UP_FRAMES, num_flows))
         self._check_verdicts(kernel)
         net: dict[str, list[float]] = {name: [] for name in sides}
+        rounds = rounds_for(plan, num_flows)
         empty: dict[str, list[float]] = {name: [] for name in sides}
         order = list(sides.items())
-        for _ in range(plan.rounds):
+        for _ in range(rounds):
             for name, side in order:
-                empty[name].append(side.time_empty(frames))
-                net[name].append(side.time(frames))
+                floor = side.time_empty(frames)
+                empty[name].append(floor)
+                net[name].append(side.time(frames) - floor)
             order.append(order.pop(0))  # nobody always comes after the same one
             progress()
         for name in sides:
-            floor = statistics.median(empty[name])
-            rounds = tuple(round(gross - floor, 2) for gross in net[name])
-            yield Figures(name, num_flows, statistics.median(net[name]) - floor, floor, rounds)
+            yield Figures(
+                name, num_flows, statistics.median(net[name]), statistics.median(empty[name]), tuple(net[name])
+            )
 
     def _check_verdicts(self, kernel: KernelSide) -> None:
         """A time says nothing if the variants did different things; ``uxdp test`` compares more."""
@@ -150,6 +153,11 @@ class Session:
                 compiled.verified.maps[name].update(key, value)
                 for side in self._sides.values():
                     side.stores[name].update(key, value)
+
+
+def rounds_for(plan: Plan, num_flows: int) -> int:
+    """Return how many rounds there are with so many flows: where each takes longer, fewer."""
+    return max(min(plan.rounds, _MIN_ROUNDS), plan.rounds * plan.frames // max(plan.frames, num_flows))
 
 
 @contextmanager
