@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Frames that leave by injection: copied into slots, of which native/bpf/inject.bpf.c makes frames
+ * of the kernel's in one system call, and accounted for by what became of them.
+ */
+#ifndef UXDP_PORTS_INJECT_H
+#define UXDP_PORTS_INJECT_H
+
+#include "targets.h"
+#include "transmit.h"
+#include "../clock.h"
+
+#define UXDP_STALL_NS 1000000ull /* a call is ~20 us; 1 ms: somebody waits for RCU */
+/* Below so many frames the TX ring is cheaper than a call (measured on veth, see DESIGN 11). */
+#define UXDP_MIN_INJECTED 20u
+
+/* union bpf_attr for BPF_PROG_TEST_RUN, include/uapi/linux/bpf.h */
+struct test_run {
+	u32 prog_fd, retval, data_size_in, data_size_out;
+	u64 data_in, data_out;
+	u32 repeat, duration, ctx_size_in, ctx_size_out;
+	u64 ctx_in, ctx_out;
+	u32 flags, cpu, batch_size, zero;
+};
+
+/* Run the injector on the first n slots; how many it took. */
+static u32 inject_slots(struct uxdp_queue *queue, u32 n)
+{
+	/* struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress */
+	u32 context[6] = {0, queue->slots[0].len, 0, queue->ifindex, queue->queue_id, 0};
+	struct test_run attr = {
+	    .prog_fd = queue->inject_fd,
+	    .data_size_in = queue->slots[0].len,
+	    .data_in = (u64)queue->slots[0].data,
+	    .ctx_size_in = sizeof(context),
+	    .ctx_in = (u64)context,
+	    .flags = BPF_F_TEST_XDP_LIVE_FRAMES,
+	    .batch_size = UXDP_RX_BURST,
+	};
+	u64 start = clock_ns(CLOCK_MONOTONIC);
+
+	__atomic_store_n(queue->cursor, 0, __ATOMIC_RELEASE);
+	for (u32 tries = 0; tries < 16; tries++) {
+		u32 done = __atomic_load_n(queue->cursor, __ATOMIC_ACQUIRE);
+		long result;
+
+		if (done >= n)
+			break;
+		attr.repeat = n - done;
+		result = syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr));
+		queue->state->inject_calls++;
+		if (result < 0 && *__errno_location() != EINTR && *__errno_location() != EAGAIN)
+			break;
+	}
+	if (clock_ns(CLOCK_MONOTONIC) - start > UXDP_STALL_NS)
+		queue->state->inject_stalls++;
+	return __atomic_load_n(queue->cursor, __ATOMIC_ACQUIRE);
+}
+
+/* The slots that are filled, and which of the batch's frames each is of. */
+struct injection {
+	u32 n;
+	u8 index[UXDP_PENDING];
+	bool is_copy[UXDP_PENDING]; /* one of several of a frame that was counted already */
+};
+
+_Static_assert(UXDP_PENDING <= 256, "an index is a byte");
+
+/*
+ * Frames that the driver refused, or that the injector could not make, were counted as sent; which
+ * they were is not told.
+ */
+static void account_refused(struct uxdp_queue *queue, const struct batch *batch,
+			    const struct injection *injection, u64 refused, enum uxdp_loss loss)
+{
+	for (u32 i = 0; i < injection->n && unlikely(refused); i++) {
+		const struct pending *frame = &batch->frames[injection->index[i]];
+
+		if (frame->target.action == XDP_PASS && loss == UXDP_LOSS_REFUSED)
+			continue;
+		refused--;
+		if (injection->is_copy[i]) {
+			queue->state->broadcast_frames--;
+			continue;
+		}
+		queue->state->verdict_frames[frame->verdict]--;
+		queue->state->verdict_bytes[frame->verdict] -= frame->rx_len;
+		queue->state->tx_by_injection -= frame->verdict == XDP_TX;
+		lose(queue, loss);
+	}
+}
+
+/* Inject what the slots hold. */
+static void inject_filled(struct uxdp_queue *queue, const struct batch *batch,
+			  struct injection *injection)
+{
+	struct uxdp_transmitted before = {0}, after = {0};
+	u32 done;
+
+	if (!injection->n)
+		return;
+	if (queue->transmitted)
+		before = *(volatile struct uxdp_transmitted *)queue->transmitted;
+	done = queue->inject_fd >= 0 ? inject_slots(queue, injection->n) : 0;
+	for (u32 i = 0; i < injection->n; i++) {
+		const struct pending *frame = &batch->frames[injection->index[i]];
+
+		if (injection->is_copy[i]) {
+			queue->state->broadcast_frames += i < done;
+		} else if (likely(i < done)) {
+			count_verdict(queue, frame);
+			queue->state->tx_by_injection += frame->verdict == XDP_TX;
+		} else {
+			lose(queue, UXDP_LOSS_INJECT_FAILED);
+		}
+	}
+	if (queue->transmitted)
+		after = *(volatile struct uxdp_transmitted *)queue->transmitted;
+	injection->n = injection->n < done ? injection->n : done;
+	if (after.refused != before.refused) {
+		if (after.taken == before.taken && queue->tx_method == UXDP_TX_AUTO)
+			queue->state->injection_refused = 1;
+		account_refused(queue, batch, injection, after.refused - before.refused,
+				UXDP_LOSS_REFUSED);
+	}
+	account_refused(queue, batch, injection, after.failed - before.failed,
+			UXDP_LOSS_INJECT_FAILED);
+	injection->n = 0;
+}
+
+static void fill_slot(struct uxdp_queue *queue, const struct batch *batch,
+		      struct injection *injection, u32 index, u32 ifindex, bool is_copy)
+{
+	const struct pending *frame = &batch->frames[index];
+	struct uxdp_slot *slot;
+
+	if (unlikely(injection->n == UXDP_PENDING))
+		inject_filled(queue, batch, injection);
+	slot = &queue->slots[injection->n];
+	slot->len = frame->len;
+	slot->action = frame->target.action;
+	slot->ifindex = ifindex;
+	__builtin_memcpy(slot->data, frame->data, frame->len);
+	injection->index[injection->n] = index;
+	injection->is_copy[injection->n++] = is_copy;
+}
+
+static void fill_slots_of_broadcast(struct uxdp_queue *queue, const struct batch *batch,
+				    struct injection *injection, u32 index)
+{
+	const struct pending *frame = &batch->frames[index];
+	struct uxdp_devmap_walk walk = {.map = frame->target.broadcast};
+	u32 ifindex;
+
+	/* As in the kernel it is no failure if there is nobody to send to. */
+	count_verdict(queue, frame);
+	while ((ifindex = next_device(&walk)))
+		if (ifindex != frame->target.excluded)
+			fill_slot(queue, batch, injection, index, ifindex, true);
+}
+
+/* Inject the batch's frames in order; those with XDP_TX only if transmit is set. */
+static void inject(struct uxdp_queue *queue, struct batch *batch, bool transmit)
+{
+	struct injection injection;
+
+	injection.n = 0;
+	for (u32 i = 0; i < batch->n; i++) {
+		const struct pending *frame = &batch->frames[i];
+
+		if (frame->verdict == XDP_TX && !transmit)
+			continue;
+		if (unlikely(frame->len > UXDP_INJECTED_BYTES))
+			lose(queue, UXDP_LOSS_TOO_LONG);
+		else if (unlikely(frame->target.broadcast))
+			fill_slots_of_broadcast(queue, batch, &injection, i);
+		else
+			fill_slot(queue, batch, &injection, i, frame->target.ifindex, false);
+		release_chunk(queue, frame->chunk);
+	}
+	inject_filled(queue, batch, &injection);
+}
+
+/*
+ * Find out with the batch's first frame to be transmitted whether the driver takes injected frames,
+ * before many of them depend on it. If it does not, the frame goes by the ring like the others.
+ */
+static void try_injection(struct uxdp_queue *queue, struct batch *batch)
+{
+	struct injection injection = {.n = 0};
+	u64 taken = queue->transmitted ? queue->transmitted->taken : 0;
+	u32 first = 0;
+
+	while (batch->frames[first].verdict != XDP_TX)
+		first++;
+	if (batch->frames[first].len > UXDP_INJECTED_BYTES)
+		return;
+	fill_slot(queue, batch, &injection, first, 0, false);
+	if (!inject_slots(queue, 1) ||
+	    (queue->transmitted &&
+	     ((volatile struct uxdp_transmitted *)queue->transmitted)->taken == taken)) {
+		queue->state->injection_refused = 1;
+		return;
+	}
+	queue->state->injection_taken = 1;
+	count_verdict(queue, &batch->frames[first]);
+	queue->state->tx_by_injection++;
+	release_chunk(queue, batch->frames[first].chunk);
+	batch->transmits--;
+	batch->n--;
+	for (u32 i = first; i < batch->n; i++)
+		batch->frames[i] = batch->frames[i + 1];
+}
+
+static bool may_inject(const struct uxdp_queue *queue, const struct batch *batch)
+{
+	return queue->tx_method == UXDP_TX_AUTO && queue->inject_fd >= 0 &&
+	       !queue->state->injection_refused && batch->transmits >= UXDP_MIN_INJECTED;
+}
+
+#endif
