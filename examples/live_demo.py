@@ -1,4 +1,4 @@
-"""A load balancer on live traffic, in network namespaces of its own: a client, two servers, and uxdp serve between them.
+"""A load balancer on live traffic: a client, two servers and uxdp serve between them, in namespaces of their own.
 
     client 10.0.0.1 ──── 10.0.0.2 load balancer (192.0.2.1:80 is its service)
        │ routes to

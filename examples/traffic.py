@@ -20,11 +20,13 @@ START_NS, STEP_NS = 1_700_000_000_000_000_000, 50_000
 
 
 def ip(client: bytes, to: bytes, proto: int, segment: bytes, ttl: int = 64) -> bytes:
+    """Build a frame from the gateway with an IPv4 packet."""
     header = h.ipv4(client, to, proto, len(segment), ttl=ttl)
     return h.ethernet(OWN_MAC, GATEWAY_MAC, h.ETH_P_IP) + header + segment
 
 
 def packet(dice: random.Random, number: int) -> bytes:
+    """Build one of the packets that clients send."""
     client = dice.choice(CLIENTS)
     kind = dice.random()
     port = 40_000 + CLIENTS.index(client)
@@ -45,6 +47,7 @@ def packet(dice: random.Random, number: int) -> bytes:
 
 
 def main() -> None:
+    """Write the capture that the command line asks for."""
     path, packets = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
     dice = random.Random(1)
     with CaptureWriter(path) as writer:

@@ -19,7 +19,6 @@ from .ir_text import Function, Module
 
 STORE: Final = "uxdp.store."
 CPU_STORE: Final = "uxdp.cpu_store."
-DATA: Final = "uxdp.data."
 # An absolute symbol, whose address is the number: what is compiled ahead of time runs with any number of workers.
 NUM_CPUS: Final = "uxdp.num_cpus"
 _GLOBAL: Final = re.compile(

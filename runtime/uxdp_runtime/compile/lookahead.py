@@ -215,7 +215,8 @@ def _with_edges(line: str, predecessors: set[str]) -> str:
 
 
 def _ahead(function: Function, blocks: list[_Block]) -> str:
-    (parameter,) = function.parameters
+    # A program need not take the context: SEC("xdp") int program(void).
+    parameter = function.parameters[0] if function.parameters else "%uxdp.context"
     blocks[0].lines.insert(0, "  store i64 0, ptr %uxdp.ahead")
     body = "\n".join("\n".join((f"{block.name[1:]}:", *block.lines)) for block in blocks)
     return f"define i32 @uxdp_ahead(ptr {parameter}, ptr %uxdp.ahead) alwaysinline null_pointer_is_valid {{\n{body}\n}}"
