@@ -201,6 +201,10 @@ def sliced(step: str) -> str:
             id="memset-of-its-stack",
         ),
         pytest.param("%x = load volatile i32, ptr %f", id="volatile-load"),
+        pytest.param(
+            "%b = load i1, ptr %f\n  switch i1 %b, label %c [\n    i1 true, label %d\n  ]\nd:\n  br label %c\nc:",
+            id="switch-of-a-bit",
+        ),
     ],
 )
 def test_slice_keeps_what_has_no_effect(step: str) -> None:

@@ -43,7 +43,7 @@ _PURE: Final = frozenset(
     }
 )
 _CONTROL: Final = frozenset({"br", "switch", "]", "unreachable"})
-_CASE: Final = re.compile(r"i\d+ -?\d+, label %")  # a line of a switch
+_CASE: Final = re.compile(r"i\d+ [-\w]+, label %")  # a line of a switch; i1's are true and false
 _INTRINSICS: Final = re.compile(
     r"@llvm\.(?:bswap|bitreverse|ctpop|ctlz|cttz|fshl|fshr|umin|umax|smin|smax|abs|ucmp|scmp|[us](?:add|sub|mul)\.\w+)\."
 )
