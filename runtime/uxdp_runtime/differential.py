@@ -156,7 +156,7 @@ class Differential:
                 if self._twin is None:
                     self._verified.maps[name].update(key, value)
                 for side in self._sides:
-                    side.stores[name].update(key, value)
+                    side.stores.update(name, key, value)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Outcome, FrameDifference | None]]:
         """Run frame by frame on both sides; yield what the kernel made of each, and the difference if there is one.

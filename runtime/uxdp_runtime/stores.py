@@ -28,6 +28,7 @@ from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.loader import LoadedObject
 from .compile.names import OWN
 from .compile.places import place_of
+from .errors import ParameterError
 
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
@@ -346,6 +347,18 @@ class Stores:
 
     def __iter__(self) -> Iterator[Store]:
         return iter(self._stores.values())
+
+    def update(self, name: str, key: bytes, value: bytes) -> None:
+        """Give a map an element, or a section of global data its content, as bpf(2) takes them.
+
+        :raises ParameterError: the section holds constants
+        """
+        if name in self.sections:
+            self._sections[name][: len(value)] = value
+        elif name in self._stores:
+            self._stores[name].update(key, value)
+        else:
+            raise ParameterError("holds constants", context=f"map {name}", remedy="set them with --param NAME=VALUE")
 
     def descriptors(self) -> "ctypes.Array[abi.Map]":
         """Return the maps' definitions with where their memory is, in the order of their numbers."""

@@ -9,6 +9,7 @@ from uxdp_bundle.manifest import MapDefinition
 from uxdp_runtime.compile.compiler import ProgramSource, compile_object
 from uxdp_runtime.compile.program import program_source
 from uxdp_runtime.compile.targets import host_target
+from uxdp_runtime.errors import ParameterError
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.native_module import FrameBatch, NativeModule
 from uxdp_runtime.stores import Store, Stores, control_library
@@ -48,6 +49,17 @@ def run_on(compiled: tuple[ProgramSource, bytes], *frames: bytes, garbage: int =
 def written(compiled: tuple[ProgramSource, bytes]) -> Stores:
     """The stores after 40 frames, which leave room in both rings."""
     return run_on(compiled, *(frame.data for frame in generate(40, 1)))
+
+
+def test_update_global_data_changes_what_is_writable() -> None:
+    with bound_case("native/global_data") as bound:
+        source = program_source(bound, "global_data", num_cpus=1, values=None, constants={})
+        stores = Stores(source.object, source.maps, 1, control_library())
+    content = bytes(range(len(stores.section(".data"))))
+    stores.update(".data", bytes(4), content)
+    assert bytes(stores.section(".data")) == content
+    with pytest.raises(ParameterError, match=r"map .rodata: holds constants"):
+        stores.update(".rodata", bytes(4), bytes(4))
 
 
 def test_items_of_a_large_array_come_in_order_and_whole() -> None:

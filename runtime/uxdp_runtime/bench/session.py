@@ -152,7 +152,7 @@ class Session:
             for key, value in items:
                 compiled.verified.maps[name].update(key, value)
                 for side in self._sides.values():
-                    side.stores[name].update(key, value)
+                    side.stores.update(name, key, value)
 
 
 def rounds_for(plan: Plan, num_flows: int) -> int:

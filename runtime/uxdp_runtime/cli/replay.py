@@ -94,7 +94,7 @@ def replay(
             report_origin(session.compiled)
         for map_name, items in contents.items():
             for key, value in items:
-                session.stores[map_name].update(key, value)
+                session.stores.update(map_name, key, value)
         writer = stack.enter_context(CaptureWriter(target_file, reading=reader)) if target_file else None
         times: dict[str, int] = {}
         skipped: Counter[str] = Counter()
