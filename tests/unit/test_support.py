@@ -85,6 +85,12 @@ def test_supported_features_name_their_cases() -> None:
         assert bool(names) != native.startswith("refused")
 
 
+def test_support_lists_exactly_the_network_functions() -> None:
+    section = TEXT.partition("## Network functions that agree\n")[2].partition("\n## ")[0]
+    sources = (Path(__file__).parents[1] / "cases" / "network_functions").glob("*.c")
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == sorted(path.stem for path in sources)
+
+
 def test_support_says_which_helpers_the_native_library_defines() -> None:
     library = llvm.parse_bitcode(native_library("x86_64"))
     native = {
