@@ -4,17 +4,24 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.bound_bundles import bound_image
 from tests.isolated_user import isolate
 from tests.privileged.test_serve import example, mac, udp_frame
+from tests.privileged.test_serve_accounting import pump
 from tests.privileged.test_serve_verdicts import CASES, TO_IFINDEX, order, ports_pair
 from tests.serving import RunningService, packet_socket, received, run_folder, send_all, serving, wait_until
 from tests.veth import PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
+from uxdp_runtime.ports.interface import Interface, interface
+from uxdp_runtime.serve import service as service_module
 from uxdp_runtime.serve.control_socket import RUN_FOLDER
+from uxdp_runtime.serve.options import ServeOptions
+from uxdp_runtime.serve.service import Service
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
@@ -122,6 +129,42 @@ def test_redirect_between_served_interfaces(tmp_path: Path) -> None:
         by_interface = {queue["interface"]: queue["verdicts"]["redirect"] for queue in service.ask("stats")["queues"]}
         assert by_interface == {"veth0": 600, "out1": 300}
         assert service.totals()["lost"] == 0
+
+
+def test_queues_of_each_numa_node_have_memory_there(tmp_path: Path) -> None:
+    image = build(BuildRequest(sources=("verdicts.c",), cwd=CASES)).bundle
+    with ports_pair() as pair, pair.entered(pair.host), bound_image(image) as bound:
+        options = ServeOptions("verdicts.uxdp", interfaces=("veth0", "out1"), name="nodes", num_chunks=1024)
+        with Service(bound, options) as service:
+            pump(service, 0.2)
+            near, elsewhere = (attachment.interface for attachment in service.attachments)
+            assert (near.numa_node, elsewhere.numa_node) == (-1, -1)  # a veth is no device of any node
+            assert len({queue.umem.address for queue in service.queues.queues}) == 1
+
+    def on_node_0(name: str) -> Interface:
+        found = interface(name)
+        return replace(found, numa_node=0) if name == "out1" else found
+
+    with (
+        ports_pair() as pair,
+        pair.entered(pair.host),
+        bound_image(image) as bound,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(service_module, "interface", on_node_0)
+        with Service(bound, options) as service:
+            pump(service, 0.2)
+            first, second = service.queues.queues
+            assert (first.umem.numa_node, second.umem.numa_node) == (-1, 0)
+            policies = Path("/proc/self/numa_maps").read_text()
+            assert f"{second.umem.address:x} prefer:0" in policies
+            assert f"{first.umem.address:x} default" in policies
+            # A frame goes from one area to an interface of the other.
+            frames = [order(number, TO_IFINDEX, pair.index("out1")) for number in range(100)]
+            with packet_socket(pair, pair.peer, "out1") as arriving, packet_socket(pair, pair.peer) as raw:
+                send_all(raw, frames)
+                pump(service, 0.5)
+                assert received(arriving, len(frames), lambda data: data[12:14] == b"\x88\xb5") == frames
 
 
 @pytest.mark.parametrize("generic", [False, True], ids=["native", "generic"])

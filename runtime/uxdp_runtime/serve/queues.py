@@ -1,4 +1,4 @@
-"""The queues of a service: UMEM, sockets, injectors and the memory that outlives a data process.
+"""The queues of a service: sockets, injectors and the memory that outlives a data process.
 
 The control process makes all of this and holds every descriptor. Data processes are forked from it, so memory and
 descriptors are at the same places there; one that ends leaves everything for the next one. What a queue's thread works
@@ -9,19 +9,21 @@ import ctypes
 import errno
 import mmap
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Self
 
 from ..abi import HEADROOM
-from ..errors import PortError, errno_text
+from ..errors import PortError
 from ..ports.af_xdp import RingSizes, XdpSocket
 from ..ports.af_xdp_abi import INJECTED_BYTES, TX_METHODS, WHOLE_BYTES, Queue, QueueState
 from ..ports.attachment import Attachment
 from ..ports.injector import Injector
 from ..ports.interface import Interface
 from .sample_ring import SampleRing
+from .umem import Umem
 
 # Behind a frame the kernel keeps struct skb_shared_info; programs must not grow frames into that.
 # SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64-bit machines
@@ -93,8 +95,18 @@ def check_mtu(target: Interface, chunk_bytes: int, *, multi_buffer: bool) -> Non
 class ServedQueue:
     """One queue: its socket, injector and state. Made by ``Queues``, closed with it."""
 
-    def __init__(self, plan: QueuePlan, xdp_socket: XdpSocket, injector: Injector | None, num_chunks: int) -> None:
+    def __init__(
+        self,
+        plan: QueuePlan,
+        xdp_socket: XdpSocket,
+        injector: Injector | None,
+        umem: Umem,
+        num_chunks: int,
+        chunk_bytes: int,
+    ) -> None:
         self.plan = plan
+        self.umem = umem
+        self.first_chunk = umem.take(num_chunks * chunk_bytes)
         self.socket = xdp_socket
         self.injector = injector
         self.rings = xdp_socket.map_rings()
@@ -147,15 +159,19 @@ class Queues:
         self.queues: list[ServedQueue] = []
         by_interface = {attachment.interface.index: attachment for attachment in attachments}
         with ExitStack() as stack:
-            self._umem, self.has_huge_pages = _memory(len(plans) * num_chunks * chunk_bytes)
+            per_node = Counter(plan.interface.numa_node for plan in plans)
+            umems = {node: Umem(count * num_chunks * chunk_bytes, node) for node, count in per_node.items()}
+            self.has_huge_pages = all(umem.has_huge_pages for umem in umems.values())
             sizes = RingSizes(fill=_power_of_two(num_chunks), completion=_power_of_two(num_chunks))
-            first: XdpSocket | None = None
+            firsts: dict[int, XdpSocket] = {}  # by node: whom the others share its area with
             for plan in plans:
+                umem = umems[plan.interface.numa_node]
+                first = firsts.get(umem.numa_node)
                 attachment = by_interface[plan.interface.index]
                 xdp_socket = stack.enter_context(XdpSocket(sizes))
                 try:
                     if first is None:
-                        xdp_socket.register_umem(_address(self._umem), len(self._umem), chunk_bytes)
+                        xdp_socket.register_umem(umem.address, umem.size_bytes, chunk_bytes)
                     xdp_socket.make_rings()
                     copy_reason = _bind(xdp_socket, plan, first, attachment, multi_buffer=multi_buffer)
                     if busy_poll:
@@ -164,12 +180,12 @@ class Queues:
                     error.context = error.context or plan.interface.name
                     raise
                 injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
-                queue = ServedQueue(plan, xdp_socket, injector, num_chunks)
+                queue = ServedQueue(plan, xdp_socket, injector, umem, num_chunks, chunk_bytes)
                 queue.copy_reason = copy_reason
                 queue.samples = SampleRing(sample_every) if sample_every else None
                 self.queues.append(queue)
                 attachment.set_socket(plan.queue_id, xdp_socket.fd)
-                first = first or xdp_socket
+                firsts.setdefault(umem.numa_node, xdp_socket)
             self._resources = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -205,8 +221,8 @@ class Queues:
                 fill=fill,
                 completion=completion,
                 state=ctypes.addressof(queue.state),
-                umem=_address(self._umem),
-                first_chunk=queue.plan.worker * self._num_chunks * self._chunk_bytes,
+                umem=queue.umem.address,
+                first_chunk=queue.first_chunk,
                 chunk_bytes=self._chunk_bytes,
                 free=ctypes.addressof(free),
                 fd=queue.socket.fd,
@@ -247,29 +263,6 @@ def _bind(
             return ""
     xdp_socket.bind(*where, multi_buffer=multi_buffer)
     return reason
-
-
-def _memory(size_bytes: int) -> tuple[mmap.mmap, bool]:
-    """Return memory that forked processes share, and whether the machine had huge pages to give for it."""
-    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
-    huge = 2 << 20
-    try:
-        return mmap.mmap(-1, size_bytes + -size_bytes % huge, flags=flags | _MAP_HUGETLB), True
-    except OSError:
-        pass  # none are free: pages of the usual size do
-    try:
-        return mmap.mmap(-1, size_bytes, flags=flags), False
-    except OSError as cause:
-        number = cause.errno or errno.ENOMEM
-        raise PortError(
-            number,
-            f"{size_bytes >> 20} MiB of memory for frames: {errno_text(number)}",
-            context="UMEM",
-            remedy="serve fewer queues, or give each fewer chunks",
-        ) from cause
-
-
-_MAP_HUGETLB: Final = 0x40000  # include/uapi/asm-generic/mman-common.h
 
 
 def _power_of_two(number: int) -> int:
