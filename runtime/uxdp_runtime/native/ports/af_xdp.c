@@ -14,7 +14,7 @@
 #define UXDP_IDLE_MS 100
 /* Some dozen frames' time; beside UXDP_IDLE_MS it is nothing. */
 #define UXDP_SPIN_NS 30000ull
-#define UXDP_GATHER_TURNS 200u
+#define UXDP_GATHER_NS 4000ull
 #define UXDP_IDLE_TURNS (1u << 20) /* of a loop that never sleeps: some 100 ms, too */
 
 /*
@@ -69,13 +69,17 @@ static void check_interface(struct uxdp_queue *queue)
 }
 
 /*
- * Some 4 us. Who looks at the rings after every few frames takes their cache lines from the
- * kernel's side each time, and slows it down; larger bursts are cheaper for both.
+ * Who looks at the rings after every few frames takes their cache lines from the kernel's side each
+ * time, and slows it down; larger bursts are cheaper for both. By the clock, for a pause takes 10
+ * ns on one CPU and 50 on another.
  */
 static void let_frames_gather(void)
 {
-	for (u32 i = 0; i < UXDP_GATHER_TURNS; i++)
+	u64 start = clock_ns(CLOCK_MONOTONIC);
+
+	do
 		cpu_relax();
+	while (clock_ns(CLOCK_MONOTONIC) - start < UXDP_GATHER_NS);
 }
 
 static void wait_for_frames(struct uxdp_queue *queue)
