@@ -15,7 +15,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qe
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests examples
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-packaging bench-compile format dist clean
+.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-serve bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -61,6 +61,10 @@ bench: $(READY)
 bench-afxdp: $(READY) .venv/.test-packages
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench_afxdp --json build/bench/afxdp.json --plot build/bench/afxdp.svg
+
+# Time to the first frame, and of a round trip; needs root and a quiet machine.
+bench-serve: $(READY) .venv/.test-packages
+	$(BIN)/python -m tests.bench_serve
 
 bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py

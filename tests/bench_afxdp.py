@@ -39,12 +39,13 @@ GENERATOR_CPU, SERVICE_CPU = 0, 1
 SMALL = {"proto": "udp", "payload_bytes": 22}  # 64 bytes
 BALANCED = {"proto": "tcp", "destination": "192.0.2.1", "port": 80, "payload_bytes": 10}
 LARGE = {"proto": "udp", "payload_bytes": 256}
-DROP_ALL = """
+ALWAYS = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-SEC("xdp") int drop_all(struct xdp_md *ctx) { return XDP_DROP; }
+SEC("xdp") int always(struct xdp_md *ctx) { return VERDICT; }
 char _license[] SEC("license") = "Dual MIT/GPL";
 """
+VERDICTS = {"drop_all": "XDP_DROP", "pass_all": "XDP_PASS"}
 BALANCER_MAPS = (
     f'config:0={{"gateway_mac": "{PEER_MAC}", "local_mac": "{HOST_MAC}", "local_addr": "10.255.0.9"}}',
     'vips:{"addr": "192.0.2.1", "port": 80, "proto": 6}={"id": 1, "ring_slots": 4}',
@@ -123,9 +124,9 @@ def build_bundles(folder: Path, functions: set[str]) -> dict[str, Path]:
     paths = {}
     for function in functions:
         source = EXAMPLES / function / f"{function}.c"
-        if function == "drop_all":
-            source = folder / "drop_all.c"
-            source.write_text(DROP_ALL)
+        if function in VERDICTS:
+            source = folder / f"{function}.c"
+            source.write_text(ALWAYS.replace("VERDICT", VERDICTS[function]))
         paths[function] = folder / f"{function}.uxdp"
         paths[function].write_bytes(build(BuildRequest(sources=(source.name,), cwd=source.parent)).bundle)
     return paths
@@ -190,15 +191,15 @@ def in_kernel(
 
 
 @contextmanager
-def attached(pair: VethPair, bundle: Path, maps: tuple[str, ...]) -> Iterator[Any]:
-    """The bundle's program on the host's interface; yields the verified object."""
+def attached(pair: VethPair, bundle: Path, maps: tuple[str, ...], namespace: str = "") -> Iterator[Any]:
+    """The bundle's program on the host's interface, or in another namespace; yields the verified object."""
     image = bundle.read_bytes()
     with bound_image(image) as bound, verify(bound) as verified:
         for name, items in read_map_file(bytes(bound.authentic.bundle.object), None, maps).items():
             for key, value in items:
                 verified.maps[name].update(key, value)
         (program,) = verified.programs.values()
-        with pair.entered(pair.host):
+        with pair.entered(namespace or pair.host):
             link = syscall.create_xdp_link(program.fd, socket.if_nametoindex(pair.interface), XDP_FLAGS_DRV_MODE)
         try:
             yield verified
