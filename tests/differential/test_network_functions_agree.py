@@ -13,6 +13,7 @@ import pytest
 
 from tests.bound_bundles import bound_image
 from tests.differential.network_functions.conversation import SOURCES, NetworkFunction
+from tests.differential.network_functions.dns_limiter import DNS_LIMITER
 from tests.differential.network_functions.filter import FILTER
 from tests.differential.network_functions.nat64 import NAT64
 from uxdp_cc.build import BuildRequest, build
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.kernel
 
 MIXED_FRAMES = 1500
 SEED = 64
-NETWORK_FUNCTIONS = {function.source.removesuffix(".c"): function for function in (FILTER, NAT64)}
+NETWORK_FUNCTIONS = {function.source.removesuffix(".c"): function for function in (DNS_LIMITER, FILTER, NAT64)}
 
 
 @pytest.mark.parametrize("name", NETWORK_FUNCTIONS)
