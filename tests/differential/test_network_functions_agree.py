@@ -13,6 +13,7 @@ import pytest
 
 from tests.bound_bundles import bound_image
 from tests.differential.network_functions.conversation import SOURCES, NetworkFunction
+from tests.differential.network_functions.dispatcher import DISPATCHER, DISPATCHER_SHORT
 from tests.differential.network_functions.dns_limiter import DNS_LIMITER
 from tests.differential.network_functions.filter import FILTER
 from tests.differential.network_functions.nat64 import NAT64
@@ -31,7 +32,13 @@ pytestmark = pytest.mark.kernel
 
 MIXED_FRAMES = 1500
 SEED = 64
-NETWORK_FUNCTIONS = {function.source.removesuffix(".c"): function for function in (DNS_LIMITER, FILTER, NAT64)}
+NETWORK_FUNCTIONS = {
+    "dispatcher": DISPATCHER,
+    "dispatcher_short": DISPATCHER_SHORT,
+    "dns_limiter": DNS_LIMITER,
+    "filter": FILTER,
+    "nat64": NAT64,
+}
 
 
 @pytest.mark.parametrize("name", NETWORK_FUNCTIONS)
@@ -39,8 +46,8 @@ def test_network_function_agrees_with_the_kernel(
     kernel: None, target: Target, control: ControlLibrary, name: str
 ) -> None:
     function = NETWORK_FUNCTIONS[name]
-    image = build(BuildRequest(sources=(function.source,), cwd=SOURCES)).bundle
-    with bound_image(image, path=function.source) as bound, verify(bound, params=function.params) as verified:
+    image = build(BuildRequest(sources=function.sources, cwd=SOURCES)).bundle
+    with bound_image(image, path=f"{name}.uxdp") as bound, verify(bound, params=function.params) as verified:
         compiled = compile_program(verified, function.entry, target, num_cpus=native_cpus(), cache_directory=None)
         contents = read_map_file(bytes(bound.authentic.bundle.object), None, function.settings)
         with Differential(compiled, control) as sides:
@@ -66,23 +73,23 @@ def test_network_function_agrees_with_the_kernel(
             assert (total > 0) is (number not in function.not_counted), f"counter {number}: {total}"
 
 
-def _converse(function: NetworkFunction, sides: Differential) -> list[bytes]:
-    """Run the conversation frame by frame; return its frames."""
-    frames: list[bytes] = []
+def _converse(function: NetworkFunction, sides: Differential) -> list[list[bytes]]:
+    """Run the conversation frame by frame; return its frames, those of one name together."""
+    frames: dict[str, list[bytes]] = {}
     conversation = function.conversation()
     sent = next(conversation)
     while True:
-        frames.append(sent.data)
+        frames.setdefault(sent.name, []).append(sent.data)
         ((_frame, outcome, difference),) = sides.run([Frame(sent.data, description=sent.name)])
         assert difference is None, f"{sent.name}: {difference}"
-        assert verdict_name(outcome.verdict) in sent.verdict.split(" or "), f"{sent.name}: frame {len(frames)}"
+        assert verdict_name(outcome.verdict) in sent.verdict.split(" or "), f"{sent.name}, {len(frames[sent.name])}"
         try:
             sent = conversation.send(outcome.data)
         except StopIteration:
-            return frames
+            return list(frames.values())
 
 
-def _mixed(frames: list[bytes], generated: Iterator[Frame]) -> Iterator[Frame]:
+def _mixed(frames: list[list[bytes]], generated: Iterator[Frame]) -> Iterator[Frame]:
     """Yield generated frames and those of the conversation, as they are and damaged."""
     dice = random.Random(SEED)  # equal runs
     for other in generated:
@@ -90,7 +97,7 @@ def _mixed(frames: list[bytes], generated: Iterator[Frame]) -> Iterator[Frame]:
         if form < 3:
             yield other
             continue
-        data = bytearray(dice.choice(frames))
+        data = bytearray(dice.choice(dice.choice(frames)))
         if form == 3:
             del data[dice.randrange(14, len(data)) :]
         elif form == 4:

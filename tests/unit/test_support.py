@@ -87,7 +87,7 @@ def test_supported_features_name_their_cases() -> None:
 
 def test_support_lists_exactly_the_network_functions() -> None:
     section = TEXT.partition("## Network functions that agree\n")[2].partition("\n## ")[0]
-    sources = (Path(__file__).parents[1] / "cases" / "network_functions").glob("*.c")
+    sources = (Path(__file__).parents[1] / "cases" / "network_functions").iterdir()
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == sorted(path.stem for path in sources)
 
 

@@ -38,7 +38,7 @@ class NetworkFunction:
     - ``prepare``: what else to do with the two sides before any frame is run.
     """
 
-    source: str
+    sources: tuple[str, ...]
     entry: str
     conversation: Callable[[], Conversation]
     verdicts: frozenset[str]

@@ -108,7 +108,7 @@ def _no_queries(source: bytes) -> Conversation:
 
 
 DNS_LIMITER = NetworkFunction(
-    source="dns_limiter.c",
+    sources=("dns_limiter.c",),
     entry="dns_limiter",
     conversation=conversation,
     settings=(

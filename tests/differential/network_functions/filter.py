@@ -153,7 +153,7 @@ def _extensions() -> Conversation:
 
 
 FILTER = NetworkFunction(
-    source="filter.c",
+    sources=("filter.c",),
     entry="filter",
     conversation=conversation,
     settings=SETTINGS,

@@ -106,7 +106,7 @@ def _tcp(addresses: tuple[bytes, bytes], ports: tuple[int, int], payload: bytes)
 
 
 NAT64 = NetworkFunction(
-    source="nat64.c",
+    sources=("nat64.c",),
     entry="nat64",
     conversation=conversation,
     settings=("pool:0=192.0.2.33", "pool:1=192.0.2.34", "pool:2=192.0.2.35", "ports:0=501", "ports:1=502"),
