@@ -33,6 +33,22 @@ class Frame(ctypes.Structure):
     )
 
 
+class RxMetadata(ctypes.Structure):
+    """``struct uxdp_rx_metadata``: what hardware says of one frame."""
+
+    _fields_ = (
+        ("timestamp_ns", ctypes.c_uint64),
+        ("hash", ctypes.c_uint32),
+        ("hash_type", ctypes.c_uint32),
+        ("vlan_proto", ctypes.c_uint16),
+        ("vlan_tci", ctypes.c_uint16),
+        ("timestamp_error", ctypes.c_int16),
+        ("hash_error", ctypes.c_int16),
+        ("vlan_error", ctypes.c_int16),
+        ("zero", ctypes.c_uint16 * 3),
+    )
+
+
 class Map(ctypes.Structure):
     """``struct uxdp_map``: a map's definition and where its memory is."""
 
@@ -68,4 +84,6 @@ class Worker(ctypes.Structure):
         ("clock_base_ticks", ctypes.c_uint64),
         ("clock_base_ns", ctypes.c_uint64),
         ("clock_last", ctypes.c_uint64),
+        ("rx_metadata", ctypes.c_uint64),
+        ("burst", ctypes.c_uint64),
     )

@@ -94,10 +94,14 @@ class Differential:
     """
 
     def __init__(self, compiled: CompiledProgram, control: ControlLibrary) -> None:
-        """Load the native code, with stores like the kernel's maps."""
+        """Load the native code, with stores like the kernel's maps.
+
+        :raises UnsupportedFeatureError: the kernel does not run the program in a test
+        """
         self._verified = compiled.verified
         source = compiled.source
         self._entry = source.entry
+        compiled.verified.programs[source.entry].check_runs_in_kernel("in a test")
         self._runner = TestRunner(compiled.verified.programs[source.entry].fd)
         self._cpus = os.sched_getaffinity(0)
         self._cpu = min(self._cpus)

@@ -24,7 +24,7 @@ from uxdp_bundle.errors import BindingError, UnsupportedFeatureError
 from .bpf import syscall
 from .bpf.constants import Constant, encode_constants
 from .bpf.libbpf import LibbpfObject
-from .bpf.loading import LoadRequest, default_programs, load
+from .bpf.loading import LoadRequest, default_programs, is_device_bound, load
 from .bpf.maps import Map
 from .bpf.relocation import CoreValue, Extern, ExternKind, LoadedCode, ObjectCode, Place
 from .bpf.verifier_log import processed_instructions, verification_time_us
@@ -45,6 +45,7 @@ class VerifiedProgram:
     ``processed_instructions`` how many the verifier walked through, ``verification_time_us`` how long that took (None
     where the kernel does not say), ``log`` what it wrote, ``maps`` the names of the maps that the program uses.
     ``code`` are the instructions that the kernel got, subprograms included, and where each stands in the object.
+    ``device_bound``: it asks for what hardware knows of frames, so it can be attached to no device and run in no test.
     """
 
     name: str
@@ -59,11 +60,26 @@ class VerifiedProgram:
     maps: tuple[str, ...]
     log: str
     code: LoadedCode
+    device_bound: bool
     maker: InitVar[object]
 
     def __post_init__(self, maker: object) -> None:
         if maker is not _MAKER:
             raise TypeError("a VerifiedProgram is made by verify() alone")
+
+    def check_runs_in_kernel(self, where: str) -> None:
+        """Check that the kernel can be asked to run the program.
+
+        :param where: what it is asked for, such as "in a test"
+        :raises UnsupportedFeatureError: it is for one device alone
+        """
+        if self.device_bound:
+            raise UnsupportedFeatureError(
+                "hardware's metadata",
+                f"the kernel runs a program that asks for it (bpf_xdp_metadata_rx_…) on one device alone, not {where}",
+                context=f"program {self.name}",
+                remedy="serve it natively, and let frames pass or be dropped while nobody serves",
+            )
 
     def __init_subclass__(cls) -> None:
         raise TypeError("VerifiedProgram cannot be derived from")
@@ -117,8 +133,9 @@ class VerifiedObject:
     def placeholders(self) -> dict[str, int]:
         """Return the values of the global placeholders in the bundle's IR, by name.
 
-        These are CO-RE's (``llvm.xdp_md:0:4$0:1``) except type ids, whose placeholders have no meaningful name, and
-        kernel configuration of up to 8 bytes (``CONFIG_HZ``). A relocation without an answer in this kernel, which only
+        These are CO-RE's (``llvm.xdp_md:0:4$0:1``) except type ids, whose placeholders have no meaningful name,
+        kernel configuration of up to 8 bytes (``CONFIG_HZ``), and for kfuncs that the bundle can do without whether
+        this kernel has them (``kfunc:bpf_dynptr_from_xdp``). A relocation without an answer in this kernel, which only
         code that is never reached may have, gets a number that is none.
 
         :raises UnsupportedFeatureError: two types of the same name have different answers
@@ -133,6 +150,10 @@ class VerifiedObject:
         for name, data in self.kconfig.items():
             if len(data) <= 8:
                 values[name] = int.from_bytes(data, sys.byteorder)
+        facts = self.bound.facts
+        for name in {name for program in facts.programs for name in program.kfuncs}:
+            if f"kfunc:{name}" not in facts.kernel and name in self.externs:
+                values[f"kfunc:{name}"] = int(self.externs[name].value != 0)
         return values
 
 
@@ -293,6 +314,7 @@ def _verified(
             maps=tuple(map_names[number] for number in info.map_ids if number in map_names),
             log=log,
             code=code.loaded(fact.name, program.instructions()),
+            device_bound=is_device_bound(fact),
             maker=_MAKER,
         )
     frozen = {

@@ -29,14 +29,12 @@ SEC("xdp") int outer(struct xdp_md *ctx)
 	return bpf_xdp_nothing(ctx); /* line 10 */
 }
 """
-METADATA = """
-extern int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, __u64 *timestamp) __ksym;
+KEYS = """
+extern void *bpf_lookup_system_key(__u64 id) __ksym;
 
 SEC("xdp") int outer(struct xdp_md *ctx)
 {
-	__u64 timestamp;
-
-	return bpf_xdp_metadata_rx_timestamp(ctx, &timestamp); /* line 12 */
+	return bpf_lookup_system_key(0) != NULL; /* line 10 */
 }
 """
 MAP = """
@@ -75,7 +73,7 @@ def line_of(source: str) -> int:
     [
         pytest.param(HELPER, "bpf_send_signal", "inner", id="helper-in-a-subprogram"),
         pytest.param(KFUNC, "bpf_xdp_nothing", "outer", id="kfunc"),
-        pytest.param(METADATA, "bpf_xdp_metadata_rx_timestamp", "outer", id="metadata-of-hardware"),
+        pytest.param(KEYS, "bpf_lookup_system_key", "outer", id="kfunc-of-the-kernel's-keys"),
         pytest.param(MAP, "map type cgroup_array", "outer", id="map"),
     ],
 )

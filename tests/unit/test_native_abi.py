@@ -17,6 +17,7 @@ STRUCTS = {
     "uxdp_map": abi.Map,
     "uxdp_worker": abi.Worker,
     "uxdp_ring": port.Ring,
+    "uxdp_rx_metadata": abi.RxMetadata,
     "uxdp_queue_state": port.QueueState,
     "uxdp_sample": port.Sample,
     "uxdp_samples": port.Samples,

@@ -12,8 +12,10 @@ from uxdp_bundle.helpers import HELPERS, NOT_FOR_XDP
 from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
+from uxdp_runtime.compile import kfuncs
 from uxdp_runtime.compile.calls import PREFIX
 from uxdp_runtime.compile.compiler import native_library
+from uxdp_runtime.compile.unsupported_kfuncs import UNSUPPORTED
 from uxdp_runtime.stores import Stores, control_library
 
 CASES = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "cases" / "native").glob("*.c")}
@@ -73,6 +75,22 @@ def test_supported_helper_has_a_case(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, supported in _table("Maps").items() if supported])
 def test_supported_map_has_a_case(name: str) -> None:
     assert any(f"BPF_MAP_TYPE_{name.upper()})" in text for text in CASES.values())
+
+
+def test_support_says_which_kfuncs_the_native_library_defines_and_why_it_lacks_others() -> None:
+    library = llvm.parse_bitcode(native_library("x86_64"))
+    native = {
+        f"bpf_{function.name.removeprefix(kfuncs.PREFIX)}"
+        for function in library.functions
+        if function.name.startswith(kfuncs.PREFIX) and not function.is_declaration
+    }
+    section = TEXT.partition("## Kfuncs\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (yes|refused) \|(?: (.+))? \|$", section, re.MULTILINE)
+    assert [name for name, _state, _reason in rows] == sorted({name for name, _state, _reason in rows})
+    assert {name for name, state, reason in rows if state == "yes" and not reason} == native
+    assert {name: reason for name, state, reason in rows if state == "refused"} == UNSUPPORTED
+    sources = "".join(path.read_text() for path in (Path(__file__).parents[1] / "cases").rglob("*.c"))
+    assert {name for name in native if not re.search(rf"\b{name}\(", sources)} == set()
 
 
 def test_supported_features_name_their_cases() -> None:

@@ -65,6 +65,7 @@ int bpf_program__expected_attach_type(const struct bpf_program *prog);
 int bpf_program__set_expected_attach_type(struct bpf_program *prog, int type);
 uint32_t bpf_program__flags(const struct bpf_program *prog);
 int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);
+void bpf_program__set_ifindex(struct bpf_program *prog, uint32_t ifindex);
 int bpf_program__set_autoload(struct bpf_program *prog, bool autoload);
 const void *bpf_program__insns(const struct bpf_program *prog);
 size_t bpf_program__insn_cnt(const struct bpf_program *prog);
@@ -89,6 +90,7 @@ int vsnprintf(char *buf, size_t size, const char *format, void *arguments);
 _LIBRARY: Final = "libbpf.so.1"
 _FUNCTION: Final = re.compile(r"\b(\w*bpf_\w+)\(")
 _PRINT_WARN: Final = 0  # LIBBPF_WARN
+_BPF_F_XDP_DEV_BOUND_ONLY: Final = 1 << 6  # include/uapi/linux/bpf.h
 # The end of a warning about a map that libbpf then creates in another way.
 _TRIED_AGAIN: Final = "Retrying without BTF."
 _MAPS_OF_REFERENCES: Final = frozenset({3, 12, 13})  # BPF_MAP_TYPE_PROG_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS
@@ -236,6 +238,13 @@ class LibbpfProgram:
         self._owner.check(calls.bpf_program__set_type(self._pointer, kind), where)
         self._owner.check(calls.bpf_program__set_expected_attach_type(self._pointer, attach_type), where)
         self._owner.check(calls.bpf_program__set_flags(self._pointer, flags), where)
+
+    def bind_to_device(self, ifindex: int) -> None:
+        """Load the program for one device, whose driver then answers kfuncs about hardware's metadata."""
+        calls = _library().calls
+        calls.bpf_program__set_ifindex(self._pointer, ifindex)
+        flags = self.flags | _BPF_F_XDP_DEV_BOUND_ONLY
+        self._owner.check(calls.bpf_program__set_flags(self._pointer, flags), f"program {self.name}")
 
     def set_log(self, level: int, size_bytes: int) -> None:
         """Let the verifier log at ``level`` (BPF_LOG_*) into a new buffer of ``size_bytes``."""

@@ -8,7 +8,8 @@ kernel's version.
 import errno
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,14 @@ from typing import Final
 from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from uxdp_bundle.facts import ObjectFacts
+from uxdp_bundle.manifest import Program
 from uxdp_bundle.map_definitions import MAP_TYPES
 
 from ..errors import LoadError, ParameterError, VerifierError, errno_text
 from . import capabilities
 from .constants import Constant
 from .libbpf import LibbpfObject, kernel_has_map_type
+from .network_namespace import NetworkNamespace
 from .relocation import ObjectCode
 from .syscall import PROG_TYPE_XDP
 from .verifier_log import LOG_LEVEL, LOG_STATS, parse_refusal
@@ -32,6 +35,13 @@ _LOGS: Final = (
     (LOG_STATS, 64 << 10),
     *((LOG_LEVEL | LOG_STATS, size_bytes) for size_bytes in (1 << 20, 8 << 20, 64 << 20)),
 )
+# Programs that call these are loaded for one device (BPF_F_XDP_DEV_BOUND_ONLY), whose driver has to know them: its own
+# functions are called. To be verified, such a program is loaded for a veth that is there for nothing else.
+# Source: kernel/bpf/verifier.c, fixup_kfunc_call; kernel/bpf/offload.c, bpf_dev_bound_kfunc_check
+_METADATA_KFUNCS: Final = frozenset(
+    ("bpf_xdp_metadata_rx_hash", "bpf_xdp_metadata_rx_timestamp", "bpf_xdp_metadata_rx_vlan_tag")
+)
+_DEVICE, _PEER = 2, 3  # ifindex of its ends, in a namespace of their own
 _BPF_XDP: Final = 37  # enum bpf_attach_type
 _ARRAY: Final = MAP_TYPES.index("array")
 _BPF_F_MMAPABLE: Final = 1 << 10  # include/uapi/linux/bpf.h
@@ -76,6 +86,14 @@ def default_programs(facts: ObjectFacts) -> tuple[str, ...]:
     return names
 
 
+def is_device_bound(program: Program) -> bool:
+    """Return whether the kernel loads a program for one device alone: it asks for what hardware knows of frames.
+
+    The kernel runs it in no test, and attaches it to no other device.
+    """
+    return bool(_METADATA_KFUNCS.intersection(program.kfuncs))
+
+
 def load(request: LoadRequest, code: ObjectCode) -> LibbpfObject:
     """Load an object; the caller closes it.
 
@@ -90,7 +108,8 @@ def load(request: LoadRequest, code: ObjectCode) -> LibbpfObject:
         loaded = _open(request)
         try:
             _prepare(loaded, request, code.object, level, size_bytes)
-            loaded.load()
+            with _device_of(request):
+                loaded.load()
         except LoadError as refused:
             error = _explained(refused, request, loaded, code)
             truncated = refused.errno == errno.ENOSPC and size_bytes < _LOGS[-1][1]
@@ -108,6 +127,18 @@ def load(request: LoadRequest, code: ObjectCode) -> LibbpfObject:
     raise AssertionError("the last log ends in a return or an error")
 
 
+@contextmanager
+def _device_of(request: LoadRequest) -> Iterator[None]:
+    """Have the device there that device-bound programs are loaded for, if there are any."""
+    if not any(is_device_bound(program) for program in request.facts.programs):
+        yield
+        return
+    with NetworkNamespace() as namespace:
+        namespace.add_device(_DEVICE, _PEER)
+        with namespace.entered():
+            yield
+
+
 def _open(request: LoadRequest) -> LibbpfObject:
     try:
         return LibbpfObject(request.data, _NOT_IN_NAME.sub("_", request.name))
@@ -119,6 +150,7 @@ def _open(request: LoadRequest) -> LibbpfObject:
 def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, level: int, size_bytes: int) -> None:
     """Tell libbpf everything that the request says."""
     wanted = {*request.programs, *_initial_targets(bpf_object)} & {program.name for program in request.facts.programs}
+    device_bound = {program.name for program in request.facts.programs if is_device_bound(program)}
     for program in loaded.programs:
         is_wanted = program.name in wanted
         program.set_autoload(is_wanted)
@@ -127,6 +159,8 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
         if program.type == 0:
             # A section such as "xdp_router": libbpf knows no such name, and users of older versions gave the type.
             program.set_type(PROG_TYPE_XDP, _BPF_XDP, 0)
+        if program.name in device_bound:
+            program.bind_to_device(_DEVICE)
         program.set_log(level, size_bytes)
     maps = {item.name: item for item in loaded.maps}
     for constant in request.constants:

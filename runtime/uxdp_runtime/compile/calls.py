@@ -16,6 +16,7 @@ from typing import Final
 
 from uxdp_bundle.helpers import helper_name
 
+from .forwarders import SIGNATURE, converted, declaration, forwarder, operands_of
 from .ir_text import Function, Module, closing, result_of, split_arguments
 
 PREFIX: Final = "uxdp_helper_"
@@ -31,7 +32,6 @@ _CALLBACKS: Final = {"bpf_loop": (1, "i64 (i64, ptr)")}
 # What the verifier makes of a bpf_loop with one callback and without flags: a loop in its place, which fails otherwise.
 _LOOP: Final = "bpf_loop"
 _LOOP_IN_PLACE: Final = "uxdp_loop_in_place"
-_SIGNATURE: Final = re.compile(r"^(?P<result>void|ptr|i\d+) \((?P<parameters>.*)\)$")
 
 
 class UnsupportedCallError(Exception):
@@ -63,7 +63,7 @@ class _Forwarders:
             if signature is None:
                 raise UnsupportedCallError(helper, "no native implementation", where)
             name = f"uxdp.call.{helper.removeprefix('bpf_')}.{len(self.texts)}"
-            self.texts[key] = (name, _forwarder(name, target, signature, result, arguments))
+            self.texts[key] = (name, forwarder(name, target, signature, result, arguments))
         return self.texts[key][0]
 
 
@@ -90,17 +90,17 @@ class _Adapters:
 
 
 def _adapter(adapter: str, function: Function, wanted: str) -> str:
-    match = _SIGNATURE.match(wanted)
+    match = SIGNATURE.match(wanted)
     assert match is not None  # noqa: S101  # a constant of this module
     given = split_arguments(match["parameters"])
     lines: list[str] = []
     passed: list[str] = []
     for number, kind in enumerate(function.parameter_types):
-        value, code = _converted(f"%a{number}", given[number], kind)
+        value, code = converted(f"%a{number}", given[number], kind)
         lines += code
         passed.append(f"{kind} {value}")
     lines.append(f"  %r = call {function.result_type} @{function.name}({', '.join(passed)})")
-    value, code = _converted("%r", function.result_type, match["result"])
+    value, code = converted("%r", function.result_type, match["result"])
     lines += [*code, f"  ret {match['result']} {value}"]
     heads = ", ".join(f"{kind} %a{number}" for number, kind in enumerate(given))
     return f'define internal {match["result"]} @"{adapter}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
@@ -135,12 +135,7 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
                 continue
             start = match.end() - 1
             end = closing(line, start)
-            arguments = split_arguments(line[start + 1 : end])
-            types = tuple(argument.split(" ", 1)[0] for argument in arguments)
-            operands = [
-                f"{kind} {argument.rsplit(' ', 1)[-1] if not argument.endswith(')') else _constant(argument)}"
-                for kind, argument in zip(types, arguments, strict=True)
-            ]
+            operands = operands_of(line[start + 1 : end])
             helper = helper_name(int(match["helper"]))
             if helper == TAIL_CALL:
                 lines += _tail_call(function, line, operands, tail_calls)
@@ -159,14 +154,8 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
     if tail_calls:
         called.add("uxdp_tail_target")
         module.items.append(_dispatcher(entries))
-    module.items += [_declare(target, native) for target in sorted(called)]
+    module.items += [declaration(target, native) for target in sorted(called)]
     return frozenset(called)
-
-
-def _constant(argument: str) -> str:
-    """Return a constant expression argument without its type and attributes: ``getelementptr (...)``."""
-    match = re.search(r"(?:getelementptr|inttoptr|ptrtoint|bitcast|trunc|zext|add|sub)\b[^()]*\(.*\)$", argument)
-    return match[0] if match is not None else argument.rsplit(" ", 1)[-1]
 
 
 def _renamed_edges(line: str, renamed: dict[str, str]) -> str:
@@ -230,52 +219,3 @@ def _dispatcher(entries: list[str]) -> str:
         "define internal i32 @uxdp.tail.dispatch(ptr %context, i64 %number) noinline {\n"
         f"  switch i64 %number, label %none [\n{cases}\n  ]\n{blocks}\nnone:\n  ret i32 0\n}}"
     )
-
-
-def _declare(name: str, native: Mapping[str, str]) -> str:
-    signature = _SIGNATURE.match(native[name])
-    assert signature is not None  # noqa: S101  # native's types were printed by LLVM
-    return f"declare {signature['result']} @{name}({signature['parameters']})"
-
-
-def _forwarder(name: str, target: str, signature: str, result: str, arguments: tuple[str, ...]) -> str:
-    match = _SIGNATURE.match(signature)
-    assert match is not None  # noqa: S101  # native's types were printed by LLVM
-    parameters = split_arguments(match["parameters"])
-    lines: list[str] = []
-    passed: list[str] = []
-    for number, parameter in enumerate(parameters):
-        if number >= len(arguments):
-            # A call with fewer arguments than the helper has leaves the others to whatever is in the registers.
-            passed.append(f"{parameter} {'null' if parameter == 'ptr' else '0'}")
-            continue
-        value, code = _converted(f"%a{number}", arguments[number], parameter)
-        lines += code
-        passed.append(f"{parameter} {value}")
-    call = f"call {match['result']} @{target}({', '.join(passed)})"
-    if match["result"] == "void" or result == "void":
-        lines.append(f"  {call}" if match["result"] == "void" else f"  %ignored = {call}")
-        lines.append("  ret void" if result == "void" else f"  ret {result} {'null' if result == 'ptr' else '0'}")
-    else:
-        lines.append(f"  %r = {call}")
-        value, code = _converted("%r", match["result"], result)
-        lines += [*code, f"  ret {result} {value}"]
-    heads = ", ".join(f"{kind} %a{number}" for number, kind in enumerate(arguments))
-    return f'define internal {result} @"{name}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
-
-
-def _converted(value: str, have: str, want: str) -> tuple[str, list[str]]:
-    """Return a value of type ``want`` and the instructions that make it, as BPF registers convert."""
-    if have == want:
-        return value, []
-    name = value[1:].strip('"')
-    made = f'%"{name}.{want}"'
-    if have == "ptr":
-        address = f'%"{name}.address"'
-        final, code = _converted(address, "i64", want)
-        return final, [f"  {address} = ptrtoint ptr {value} to i64", *code]
-    if want == "ptr":
-        wide, code = _converted(value, have, "i64")
-        return made, [*code, f"  {made} = inttoptr i64 {wide} to ptr"]
-    operation = "zext" if int(have[1:]) < int(want[1:]) else "trunc"
-    return made, [f"  {made} = {operation} {have} {value} to {want}"]

@@ -9,13 +9,30 @@ from typing import Any, Final
 from uxdp_bundle import defined_ir, ir_rules
 from uxdp_bundle.manifest import MapDefinition
 
-from . import bounds, calls, context, definitions, intrinsics, ir_text, limits, lookahead, memory, names, small_copies
+from . import (
+    bounds,
+    calls,
+    context,
+    definitions,
+    intrinsics,
+    ir_text,
+    kfuncs,
+    limits,
+    lookahead,
+    memory,
+    names,
+    small_copies,
+)
 
 # llvm.TYPE:KIND:ANSWER$ACCESS names a CO-RE relocation's answer for the types that the source was compiled with.
 _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 # What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
 _EXTERNALS: Final = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
 _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
+
+_REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
+# What takes a dynptr, which may be of the frame at hand.
+_DYNPTR: Final = re.compile("uxdp_(?:helper|kfunc)_dynptr_")
 
 
 class RefusedError(Exception):
@@ -53,22 +70,24 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
         for number, item in enumerate(request["maps"])
     ]
+    signatures = {
+        name: str(function.global_value_type)
+        for function in library.functions
+        if (name := function.name).startswith("uxdp_") and not function.is_declaration
+    }
     values = request["values"]
     if values is None:
         placeholders = [variable.name for variable in bundle.global_variables]
         values = {name: int(match[1]) for name in placeholders if (match := _ASSUMED.fullmatch(name))}
+        values |= {kfuncs.PRESENT + name: 1 for name in kfuncs.weak_kfuncs(module)}
     request["values"] = values
     definitions.substitute_values(module, values)
     definitions.constant_loads(module)
     if not request["from_c"]:
         context.widen_context(module, request["programs"])
         intrinsics.lower_intrinsics(module)
-    signatures = {
-        name: str(function.global_value_type)
-        for function in library.functions
-        if (name := function.name).startswith("uxdp_") and not function.is_declaration
-    }
-    called = calls.rewrite_calls(module, signatures, request["programs"])
+    called = kfuncs.rewrite_kfuncs(module, signatures, values)
+    called |= calls.rewrite_calls(module, signatures, request["programs"])
     definitions.rewrite_globals(
         module,
         maps,
@@ -84,7 +103,8 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         )
     entry = request["entry"]
     module.items += [
-        _answer("uxdp_redirects", bool(called & {"uxdp_helper_redirect", "uxdp_helper_redirect_map"})),
+        _answer("uxdp_redirects", bool(called & _REDIRECTS)),
+        _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _DYNPTR.match(name) for name in called)),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
     ]
     if request["lookahead"]:

@@ -27,12 +27,13 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 
 #define UXDP_INLINE static inline __attribute__((always_inline))
-/* A helper is found by the compiler by its name: uxdp_helper_ and the kernel's name without bpf_.
- */
+/* A helper is found by the compiler by its name: uxdp_helper_, for kfuncs uxdp_kfunc_, and the
+ * kernel's name without bpf_. */
 #define UXDP_HELPER __attribute__((always_inline))
 /* Of the control plane only: not fast, but quickly compiled. */
 #ifdef __clang__
@@ -66,6 +67,23 @@ struct uxdp_frame {
 				key) */
 	u32 redirect_key;
 	u32 tail_calls; /* left to make */
+};
+
+/*
+ * What hardware says of a frame, for bpf_xdp_metadata_rx_*: beside the frames, for few programs
+ * ask. An error is 0 where there is a value, else -errno as a driver has it: -EOPNOTSUPP what it
+ * never knows, -ENODATA what it does not know of this frame.
+ */
+struct uxdp_rx_metadata {
+	u64 timestamp_ns;
+	u32 hash;
+	u32 hash_type;	/* enum xdp_rss_hash_type, include/net/xdp.h */
+	u16 vlan_proto; /* ETH_P_8021Q or ETH_P_8021AD, big-endian */
+	u16 vlan_tci;
+	s16 timestamp_error;
+	s16 hash_error;
+	s16 vlan_error;
+	u16 zero[3];
 };
 
 enum uxdp_redirect {
@@ -104,6 +122,10 @@ struct uxdp_worker {
 	u64 clock_base_ticks;
 	u64 clock_base_ns;
 	u64 clock_last; /* what was told last: it never goes back */
+	/* What the port knows of a burst's frames, one for each; NULL: nothing, which is
+	 * -EOPNOTSUPP. */
+	const struct uxdp_rx_metadata *rx_metadata;
+	const struct uxdp_frame *burst; /* the first of the burst's frames */
 };
 
 /* Tests with several threads in one module define this as __thread. */
@@ -131,8 +153,10 @@ void uxdp_run(struct uxdp_frame *frames, u32 n);
  */
 s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
 
-/* Whether the program can redirect, and whether it makes tail calls; the compiler defines them. */
+/* Whether the program can redirect, whether helpers ask for the frame at hand (uxdp_worker.frame),
+ * and whether it makes tail calls; the compiler defines them. */
 bool uxdp_redirects(void);
+bool uxdp_asks_for_frame(void);
 bool uxdp_makes_tail_calls(void);
 
 /*

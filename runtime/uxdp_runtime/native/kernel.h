@@ -96,11 +96,13 @@ enum {
 #define ENOSPC 28
 #define EOVERFLOW 75
 #define EOPNOTSUPP 95
+#define ERANGE 34
 #define ENOBUFS 105
 #define ETIMEDOUT 110
 #define ENOTSUPP 524 /* the kernel's own, include/linux/errno.h; bpf(2) and helpers return it */
 
-#define PAGE_SIZE 4096ull /* the unit of stores; the kernel's may be larger on aarch64 */
+#define BPF_MAX_LOOPS (8u << 20) /* include/linux/bpf.h */
+#define PAGE_SIZE 4096ull	 /* the unit of stores; the kernel's may be larger on aarch64 */
 #define KMALLOC_MAX_SIZE                                                                           \
 	(4u << 20) /* 1 << (MAX_PAGE_ORDER 10 + PAGE_SHIFT 12), include/linux/slab.h */
 #define PCPU_MIN_UNIT_SIZE (32u << 10) /* include/linux/percpu.h */

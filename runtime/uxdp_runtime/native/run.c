@@ -39,6 +39,11 @@ __attribute__((weak)) bool uxdp_redirects(void)
 	return true;
 }
 
+__attribute__((weak)) bool uxdp_asks_for_frame(void)
+{
+	return true;
+}
+
 __attribute__((weak)) bool uxdp_makes_tail_calls(void)
 {
 	return true;
@@ -59,6 +64,7 @@ UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 void uxdp_run(struct uxdp_frame *frames, u32 n)
 {
 	uxdp_worker.clock_fresh = 0;
+	uxdp_worker.burst = frames;
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
 
@@ -70,8 +76,9 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 			frame->redirect_flags = 0;
 			frame->redirect_target = 0;
 			frame->redirect_key = 0;
-			uxdp_worker.frame = frame;
 		}
+		if (uxdp_asks_for_frame())
+			uxdp_worker.frame = frame;
 		if (uxdp_makes_tail_calls())
 			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
 		frame->verdict = uxdp_program(frame);

@@ -2,9 +2,13 @@
 /* The whole native library as one translation unit, from which the bitcode is made. */
 #include "helpers/checksum.c"
 #include "helpers/control_flow.c"
+#include "helpers/dynptr.c"
+#include "helpers/iterators.c"
 #include "helpers/map.c"
+#include "helpers/metadata.c"
 #include "helpers/redirect.c"
 #include "helpers/ringbuf.c"
+#include "helpers/sections.c"
 #include "helpers/time.c"
 #include "helpers/trace.c"
 #include "helpers/xdp.c"

@@ -259,6 +259,7 @@ def _load(
                 reuse=kept or {},
             )
         )
+        verified.programs[name].check_runs_in_kernel("with --mode kernel")
         obj = bytes(bound.authentic.bundle.object)
         maps = MapAccess(obj, verified, {}, mirror=False)
         if kept is None:

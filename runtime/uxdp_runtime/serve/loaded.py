@@ -114,6 +114,8 @@ def load(
                 reuse=kept.kernel_maps,
             )
         )
+        if options.on_failure is Fallback.KERNEL:
+            verified.programs[name].check_runs_in_kernel("in the place of native code")
         compiled = compile_program(verified, name, None, num_cpus=num_workers, cache_directory=cache_directory())
         source = compiled.source
         given = {

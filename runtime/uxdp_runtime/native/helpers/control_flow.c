@@ -10,8 +10,6 @@
  */
 #include "../memory.h"
 
-#define BPF_MAX_LOOPS (8u << 20)
-
 typedef s64 (*uxdp_loop_callback)(u64 index, void *context);
 
 UXDP_INLINE s64 call_in_turn(u32 loops, uxdp_loop_callback callback, void *context)

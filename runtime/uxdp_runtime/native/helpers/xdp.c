@@ -97,3 +97,9 @@ UXDP_HELPER s64 uxdp_helper_xdp_store_bytes(const struct uxdp_frame *frame, u64 
 	__builtin_memcpy((void *)(frame->data + (u32)offset), buffer, (u32)len);
 	return 0;
 }
+
+/* A frame is in one piece, so that there is nothing to pull. */
+UXDP_HELPER s32 uxdp_kfunc_xdp_pull_data(const struct uxdp_frame *frame, u32 len)
+{
+	return unlikely(len > frame->data_end - frame->data) ? -EINVAL : 0;
+}
