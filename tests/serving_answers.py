@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from uxdp_runtime.ports.af_xdp_abi import LOSSES
-from uxdp_runtime.serve.statistics import _COUNTERS, KERNEL_COUNTERS, QueueCounters
+from uxdp_runtime.ports.af_xdp import Statistics
+from uxdp_runtime.ports.port_abi import LOSSES
+from uxdp_runtime.serve.statistics import _COUNTERS, QueueCounters
 
 VERDICT_FRAMES = (1, 20, 300, 4000, 0)
 
@@ -23,7 +24,7 @@ def queue_answer(frames: int, *, queue: int = 0, factor: int = 1) -> dict[str, A
         lost=tuple([7 * factor] + [0] * (len(LOSSES) - 1)),
         others=tuple(range(factor, factor + len(_COUNTERS))),
         latency=tuple(latency),
-        kernel=tuple([5 * factor] + [0] * (len(KERNEL_COUNTERS) - 1)),
+        kernel=Statistics(5 * factor, 0, 0, 0, 0, 0).as_counters(),
         rx_fill=3,
         rx_ring_size=2048,
         samples_taken=frames // 10,

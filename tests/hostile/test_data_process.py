@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from uxdp_runtime.serve.af_xdp_loop import ports_library
+from uxdp_runtime.serve.ports_library import ports_library
 
 PAGE = 4096
 READ_WRITE = 3

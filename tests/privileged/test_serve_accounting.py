@@ -20,10 +20,11 @@ from tests.serving import RunningService, packet_socket, run_folder, send_all, s
 from tests.veth import VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.frames.generate import generate
-from uxdp_runtime.ports.af_xdp_abi import QueueState, Ring
+from uxdp_runtime.ports.af_xdp_abi import Ring
+from uxdp_runtime.ports.port_abi import QueueState
 from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.serve.options import ServeOptions
-from uxdp_runtime.serve.queues import ServedQueue
+from uxdp_runtime.serve.queues import XskQueue
 from uxdp_runtime.serve.service import Service
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
@@ -103,7 +104,7 @@ def entries(ring: Ring, words_each: int) -> list[int]:
     return [stored[(consumer + i & ring.mask) * words_each] for i in range((producer - consumer) & 0xFFFFFFFF)]
 
 
-def check_chunks(queue: ServedQueue) -> Counter[int]:
+def check_chunks(queue: XskQueue) -> Counter[int]:
     """Check that each chunk is owned once, while nothing moves; return how many each side owns."""
     rx, tx, fill, completion = (
         [address // CHUNK_BYTES - queue.plan.worker * queue.state.num_chunks for address in entries(ring, each)]
@@ -159,7 +160,7 @@ def test_chunks_are_owned_once_after_data_processes_were_killed_under_load(quiet
     image = build(BuildRequest(sources=("l2_swap.c",), cwd=EXAMPLES / "l2_swap")).bundle
     options = ServeOptions("l2_swap.uxdp", interfaces=(quiet.interface,), name="kills", tx=tx, num_chunks=1024)
     with bound_image(image) as bound, quiet.entered(quiet.host), Service(bound, options) as service:
-        (queue,) = service.queues.queues
+        (queue,) = service.port.queues
         with load(quiet, kills * 0.1) as finish:
             for number in range(kills):
                 pump(service, dice.random() * 0.05)

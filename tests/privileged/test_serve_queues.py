@@ -18,7 +18,7 @@ from tests.serving import RunningService, packet_socket, received, run_folder, s
 from tests.veth import PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.ports.interface import Interface, interface
-from uxdp_runtime.serve import service as service_module
+from uxdp_runtime.serve import af_xdp_port
 from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.serve.options import ServeOptions
 from uxdp_runtime.serve.service import Service
@@ -137,9 +137,9 @@ def test_queues_of_each_numa_node_have_memory_there(tmp_path: Path) -> None:
         options = ServeOptions("verdicts.uxdp", interfaces=("veth0", "out1"), name="nodes", num_chunks=1024)
         with Service(bound, options) as service:
             pump(service, 0.2)
-            near, elsewhere = (attachment.interface for attachment in service.attachments)
+            near, elsewhere = (queue.plan.interface for queue in service.port.queues)
             assert (near.numa_node, elsewhere.numa_node) == (-1, -1)  # a veth is no device of any node
-            assert len({queue.umem.address for queue in service.queues.queues}) == 1
+            assert len({queue.umem.address for queue in service.port.queues}) == 1
 
     def on_node_0(name: str) -> Interface:
         found = interface(name)
@@ -151,10 +151,10 @@ def test_queues_of_each_numa_node_have_memory_there(tmp_path: Path) -> None:
         bound_image(image) as bound,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(service_module, "interface", on_node_0)
+        patch.setattr(af_xdp_port, "interface", on_node_0)
         with Service(bound, options) as service:
             pump(service, 0.2)
-            first, second = service.queues.queues
+            first, second = service.port.queues
             assert (first.umem.numa_node, second.umem.numa_node) == (-1, 0)
             policies = Path("/proc/self/numa_maps").read_text()
             assert f"{second.umem.address:x} prefer:0" in policies

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
+from uxdp_runtime.serve.af_xdp_port import AfXdpPort
 from uxdp_runtime.serve.data_process import fork_data_process
 from uxdp_runtime.serve.events import LOGGER, JsonFormatter
 from uxdp_runtime.serve.handover import Estate
-from uxdp_runtime.serve.queues import Queues
 
 
-class BrokenQueues(Queues):
-    """Queues that nothing can be said of."""
+class BrokenPort(AfXdpPort):
+    """A port that nothing can be said of."""
 
     def __init__(self) -> None:
         pass
@@ -31,8 +31,8 @@ def test_data_process_that_fails_is_an_event_and_an_exit_status(capfd: pytest.Ca
     logger.addHandler(handler)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            data = fork_data_process(BrokenQueues(), [], Estate(listener, "", {}, 1, {}, {}))
-            assert not data.wait_ready(10.0)
+            data = fork_data_process(BrokenPort(), [], Estate(listener, "", {}, 1, {}, {}))
+            assert data.wait_ready(10.0) is None
             assert data.reap() == 70
     finally:
         logger.removeHandler(handler)

@@ -9,19 +9,20 @@ import pytest
 from tests.native_library import clang
 from uxdp_bundle.shim import NATIVE_XDP_MD, NATIVE_XDP_MD_BYTES
 from uxdp_runtime import abi
-from uxdp_runtime.ports import af_xdp_abi as port
+from uxdp_runtime.ports import af_xdp_abi as xsk
+from uxdp_runtime.ports import port_abi as port
 
 NATIVE = Path(abi.__file__).parent / "native"
 STRUCTS = {
     "uxdp_frame": abi.Frame,
     "uxdp_map": abi.Map,
     "uxdp_worker": abi.Worker,
-    "uxdp_ring": port.Ring,
     "uxdp_rx_metadata": abi.RxMetadata,
+    "uxdp_ring": xsk.Ring,
     "uxdp_queue_state": port.QueueState,
     "uxdp_sample": port.Sample,
     "uxdp_samples": port.Samples,
-    "uxdp_queue": port.Queue,
+    "uxdp_queue": xsk.Queue,
 }
 
 
@@ -40,19 +41,19 @@ def assertions() -> str:
         ("UXDP_TAIL_CALL_LIMIT", abi.TAIL_CALL_LIMIT),
         ("UXDP_REDIRECT_IFINDEX", abi.REDIRECT_IFINDEX),
         ("UXDP_REDIRECT_MAP", abi.REDIRECT_MAP),
-        ("UXDP_RX_BURST", port.RX_BURST),
-        ("UXDP_PENDING", port.PENDING),
-        ("UXDP_SLOT_BYTES", port.SLOT_BYTES),
-        ("sizeof(struct uxdp_slot)", port.SLOT_BYTES),
-        ("UXDP_INJECTED_BYTES", port.INJECTED_BYTES),
-        ("UXDP_WHOLE_BYTES", port.WHOLE_BYTES),
+        ("UXDP_RX_BURST", xsk.RX_BURST),
+        ("UXDP_PENDING", xsk.PENDING),
+        ("UXDP_SLOT_BYTES", xsk.SLOT_BYTES),
+        ("sizeof(struct uxdp_slot)", xsk.SLOT_BYTES),
+        ("UXDP_INJECTED_BYTES", xsk.INJECTED_BYTES),
+        ("UXDP_WHOLE_BYTES", xsk.WHOLE_BYTES),
         ("UXDP_LATENCY_BUCKETS", port.LATENCY_BUCKETS),
         ("UXDP_SAMPLES", port.SAMPLES),
         ("UXDP_SAMPLE_BYTES", port.SAMPLE_BYTES),
         ("UXDP_LOSSES", len(port.LOSSES)),
         ("UXDP_STOP_NOW", port.STOP_NOW),
         ("UXDP_STOP_DRAINED", port.STOP_DRAINED),
-        ("UXDP_TX_LIVE", port.TX_METHODS.index("live")),
+        ("UXDP_TX_LIVE", xsk.TX_METHODS.index("live")),
     ):
         lines.append(f'_Static_assert({constant} == {value}, "{constant}");')
     return "\n".join(lines) + "\n"

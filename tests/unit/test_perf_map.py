@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from uxdp_runtime.compile.loader import Function
-from uxdp_runtime.serve.af_xdp_loop import ports_library
 from uxdp_runtime.serve.perf_map import PerfMap, format_map
+from uxdp_runtime.serve.ports_library import ports_library
 
 FUNCTIONS = (Function("second [x]", 0x2000, 0x40), Function("first", 0x1000, 16), Function("label", 0x3000, 0))
 

@@ -12,7 +12,7 @@ import pytest
 from uxdp_runtime.frames import verdict_capture
 from uxdp_runtime.frames.capture import CaptureError, CaptureReader
 from uxdp_runtime.frames.verdict_capture import JudgedFrame, VerdictCapture
-from uxdp_runtime.ports.af_xdp_abi import SAMPLE_BYTES, SAMPLES
+from uxdp_runtime.ports.port_abi import SAMPLE_BYTES, SAMPLES
 from uxdp_runtime.serve.sample_ring import SampleRing
 from uxdp_runtime.serve.sampling import Sampler
 

@@ -17,6 +17,7 @@ References: Documentation/networking/af_xdp.rst; include/uapi/linux/if_xdp.h; ne
 """
 
 import ctypes
+import dataclasses
 import errno
 import mmap
 import os
@@ -77,6 +78,10 @@ class Statistics:
     rx_ring_full: int
     rx_fill_ring_empty: int
     tx_ring_empty: int
+
+    def as_counters(self) -> dict[str, int]:
+        """Return them by name."""
+        return dataclasses.asdict(self)
 
 
 class XdpSocket:

@@ -9,6 +9,8 @@ works on socket buffers, for every interface.
 import errno
 import os
 import struct
+import time
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, Self
 
@@ -24,6 +26,8 @@ _SETTINGS = struct.Struct("=II")
 _XDP_FLAGS_SKB_MODE: Final = 1 << 1  # include/uapi/linux/if_link.h
 _XDP_FLAGS_DRV_MODE: Final = 1 << 2
 _HAS_FRAGS: Final = 1 << 5  # BPF_F_XDP_HAS_FRAGS, include/uapi/linux/bpf.h
+_DETACHED_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.002
 
 
 class Fallback(IntEnum):
@@ -146,6 +150,14 @@ def detach_other(target: Interface) -> None:
         raise PortError(
             number, f"the program on it cannot be detached: {refused.message}", context=target.name
         ) from refused
+
+
+def await_detached(targets: Iterable[Interface]) -> None:
+    """Wait until no program is attached to interfaces any more, or some seconds have passed."""
+    deadline = time.monotonic() + _DETACHED_SECONDS
+    for target in targets:
+        while attached_program(target.index) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
 
 
 def attach_by_link(program_fd: int, target: Interface, generic: bool | None) -> tuple[int, bool]:

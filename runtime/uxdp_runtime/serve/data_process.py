@@ -4,15 +4,18 @@ It begins as a copy of the control process, with everything made: sockets, memor
 its loops need, gives up every capability, and from then on a seccomp filter lets it wait, transmit, inject and end. A
 thread per queue runs native code until it is told to stop; Python only waits.
 
-Over a socket pair the control process says one byte: G (go), S (stop: another process goes on with what is in the RX
-rings), D (drain: finish that as well, then end). The data process says R (ready) before, and V (serving) once the
-kernel has memory to receive into, E (ended) when its threads touch no ring any more. If the control process ends
-without a word, service goes on: frames need no control process; see handover for who comes next.
+Over a socket pair, one message a record, the control process says one byte: G (go), S (stop: another process goes on
+with what is in the RX rings), D (drain: finish that as well, then end). The data process says R (ready) before, with
+what it found out as JSON, or X and why it cannot begin; V (serving) once there is memory to receive into, E (ended)
+when its threads touch no ring any more. If the control process ends without a word, service goes on: frames need no
+control process; see handover for who comes next.
 """
 
 import ctypes
+import json
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -20,17 +23,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ..errors import PortError
 from ..native_module import NativeModule
-from ..ports.af_xdp_abi import STOP_DRAINED, STOP_NOW
+from ..ports.port_abi import STOP_DRAINED, STOP_NOW
 from . import events
-from .af_xdp_loop import af_xdp_loop, ports_library
-from .confinement import confine
 from .handover import Estate
-from .queues import Queues, ServedQueue, eventfd
+from .port import Port, ServedQueue
+from .ports_library import ports_library
 
-READY, GO, SERVING, STOP, DRAIN, ENDED = b"R", b"G", b"V", b"S", b"D", b"E"
+READY, REFUSED, GO, SERVING, STOP, DRAIN, ENDED = b"R", b"X", b"G", b"V", b"S", b"D", b"E"
+_MAX_MESSAGE_BYTES: Final = 1 << 16
+_ATTEND_SECONDS: Final = 0.25
 _EXIT_FAILED: Final = 70
 
 
@@ -72,9 +77,22 @@ class DataProcess:
         """Wait, after ``stop``, until another process may go on with the rings; False if it has ended or takes long."""
         return self._hears(ENDED, timeout_seconds)
 
-    def wait_ready(self, timeout_seconds: float) -> bool:
-        """Wait until it is confined and waits for ``go``; False if it ended or took too long."""
-        return self._hears(READY, timeout_seconds)
+    def wait_ready(self, timeout_seconds: float) -> dict[str, Any] | None:
+        """Wait until it is confined and waits for ``go``; return what it found, None if it ended or took too long.
+
+        :raises PortError: it cannot have what it needs, and ends
+        """
+        self.channel.settimeout(timeout_seconds)
+        try:
+            message = self.channel.recv(_MAX_MESSAGE_BYTES)
+        except OSError:
+            return None
+        if message[:1] == REFUSED:
+            raise PortError(**json.loads(message[1:]))
+        if message[:1] != READY:
+            return None
+        found: dict[str, Any] = json.loads(message[1:])
+        return found
 
     def _hears(self, word: bytes, timeout_seconds: float) -> bool:
         self.channel.settimeout(timeout_seconds)
@@ -91,19 +109,19 @@ class DataProcess:
         return os.waitstatus_to_exitcode(status)
 
 
-def fork_data_process(queues: Queues, workers: Sequence[Worker], estate: Estate) -> DataProcess:
+def fork_data_process(port: Port, workers: Sequence[Worker], estate: Estate) -> DataProcess:
     """Fork a data process, which waits for ``go`` before it touches a ring.
 
     The calling process must have one thread only: a fork copies no other.
     """
     ports_library()  # here, so that it is loaded but once, and lies in all processes where it does in this one
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         status = _EXIT_FAILED
         try:
             ours.close()
-            _serve(theirs, queues, workers, estate)
+            _serve(theirs, port, workers, estate)
             status = 0
         except BaseException as error:  # nothing may return into the control process's code
             events.report("data_process_failed", f"data process: {type(error).__name__}: {error}", level=logging.ERROR)
@@ -113,14 +131,20 @@ def fork_data_process(queues: Queues, workers: Sequence[Worker], estate: Estate)
     return DataProcess(pid, os.pidfd_open(pid), ours)
 
 
-def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker], estate: Estate) -> None:
+def _serve(channel: socket.socket, port: Port, workers: Sequence[Worker], estate: Estate) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the control process decides
     wake_fd = eventfd()
-    loops = [_Loop(queues, worker, wake_fd) for worker in workers]
-    _close_all_but({channel.fileno(), wake_fd, *queues.descriptors(), *estate.descriptors()})
-    confine()
-    channel.send(READY)
+    _close_all_but({channel.fileno(), wake_fd, *port.descriptors(), *estate.descriptors()})
+    try:
+        found = port.enter()
+    except PortError as error:
+        refusal = {"errno": error.errno, "message": error.message, "context": error.context, "remedy": error.remedy}
+        channel.send(REFUSED + json.dumps(refusal).encode())
+        return
+    loops = [_Loop(port, worker, wake_fd) for worker in workers]
+    port.confine()
+    channel.send(READY + json.dumps(found).encode())
     if channel.recv(1) != GO:
         return
     for loop in loops:
@@ -128,7 +152,7 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker], es
     channel.send(SERVING)
     for loop in loops:
         loop.start()
-    word = channel.recv(1)
+    word = _await_word(channel, port)
     if word == b"":
         # The control process is gone: serve on, until the next one takes over or the interfaces are gone, too.
         heir = estate.wait(lambda: any(loop.is_alive() for loop in loops))
@@ -140,20 +164,27 @@ def _serve(channel: socket.socket, queues: Queues, workers: Sequence[Worker], es
     os.eventfd_write(wake_fd, 1)
     for loop in loops:
         loop.join()
+    port.leave()
     with suppress(OSError):
         channel.send(ENDED)
+
+
+def _await_word(channel: socket.socket, port: Port) -> bytes:
+    """Wait for what the control process says; attend to the port meanwhile."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    while not poll.poll(1000 * _ATTEND_SECONDS):
+        port.attend()
+    return channel.recv(1)
 
 
 class _Loop:
     """One thread on one queue."""
 
-    def __init__(self, queues: Queues, worker: Worker, wake_fd: int) -> None:
+    def __init__(self, port: Port, worker: Worker, wake_fd: int) -> None:
         self._cpu = worker.queue.plan.cpu
-        self._queue, self._kept = queues.descriptor(worker.queue, wake_fd)
-        self._queue.run = worker.module.run_address
-        self._maps = worker.module.maps
-        self._queue.maps, self._queue.num_maps = ctypes.addressof(self._maps), len(self._maps)
-        self._recover, self._serve = af_xdp_loop()
+        self._queue, self._kept = port.descriptor(worker.queue, worker.module, wake_fd)
+        self._recover, self._serve = port.loop()
         self._thread = threading.Thread(target=self._run, name=f"queue-{worker.queue.plan.worker}", daemon=True)
 
     def recover(self) -> None:
@@ -174,6 +205,11 @@ class _Loop:
     def _run(self) -> None:
         os.sched_setaffinity(0, {self._cpu})
         self._serve(ctypes.addressof(self._queue))
+
+
+def eventfd() -> int:
+    """Return a new eventfd, which forked processes share."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
 
 def _close_all_but(keep: set[int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..compile.program import CompiledProgram, Origin
 from ..ports.attachment import Attachment
-from .queues import ServedQueue
+from .queues import XskQueue
 from .statistics import VERDICTS, QueueCounters
 
 LOGGER: Final = "uxdp_runtime.serve"
@@ -40,7 +40,7 @@ def report_origin(compiled: CompiledProgram) -> None:
     report("compiled", message, program=compiled.source.entry, origin=compiled.origin.value)
 
 
-def report_ports(attachments: Sequence[Attachment], queues: Sequence[ServedQueue], *, generic: bool) -> None:
+def report_ports(attachments: Sequence[Attachment], queues: Sequence[XskQueue], *, generic: bool) -> None:
     """Report how each interface is served: attached to what, and whether frames are copied, and why.
 
     :param generic: whether generic XDP was asked for, so that it is no fallback

@@ -15,8 +15,7 @@ import mmap
 import os
 import select
 import socket
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from uxdp_bundle.binding import BoundBundle
 from uxdp_bundle.bpf_object import BpfObject
 
 from ..bpf.constants import encode_constants
-from ..bpf.libbpf import attached_program
-from ..ports.interface import Interface
 from ..stores import StoreMemory
 from . import events
 from .control_socket import run_folder
@@ -38,7 +35,6 @@ _DESCRIPTOR: Final = b"D"
 _MAX_DESCRIPTION_BYTES: Final = 1 << 20
 _SECONDS: Final = 5.0
 _WAIT_MS: Final = 1000
-_PAUSE_SECONDS: Final = 0.002
 
 
 def data_socket_path(name: str) -> Path:
@@ -198,16 +194,12 @@ class Orphan:
         stores = zip(self._description["stores"], self._fds[len(names) :], strict=True)
         return Inheritance(kernel_maps, {name: _mapped(fd) for name, fd in stores})
 
-    def stop(self, interfaces: Iterable[Interface]) -> None:
-        """Let it finish what it has received and end, and wait until nothing of it is attached any more."""
+    def stop(self) -> None:
+        """Let it finish what it has received, and end."""
         with suppress(OSError):
             self._client.send(_STOP)
             while self._client.recv(1):
                 pass  # that no ring is touched any more; then the end
-        deadline = time.monotonic() + _SECONDS
-        for target in interfaces:
-            while attached_program(target.index) and time.monotonic() < deadline:
-                time.sleep(_PAUSE_SECONDS)
 
 
 def take_over(

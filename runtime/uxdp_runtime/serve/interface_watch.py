@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from ..errors import PortError
 from ..ports.interface import Interface, interface_at
 from . import events
-from .queues import ServedQueue, longest_frame_bytes, needed_frame_bytes
+from .port import ServedQueue
+from .queues import longest_frame_bytes, needed_frame_bytes
 
 
 class InterfaceWatch:

@@ -21,10 +21,11 @@ from ..bpf import syscall
 from ..bpf.maps import Map
 from ..errors import BpfError
 from ..map_file import read_map_file
-from ..ports.attachment import attach_by_link, detach_other
+from ..ports.attachment import attach_by_link, await_detached, detach_other
 from ..ports.interface import Interface
 from ..verify import VerifiedObject, VerifiedProgram, verify
 from . import events
+from .af_xdp_port import usable_interface
 from .control_socket import ControlSocket
 from .event_loop import EventLoop
 from .handover import Orphan
@@ -34,7 +35,7 @@ from .map_access import MapAccess, map_handlers
 from .options import ServeOptions
 from .pinning import Pins
 from .reload import carry_programs, check_frags, plan_takeover
-from .service import OpenBundle, usable_interface
+from .service import OpenBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class KernelService:
             orphan = Orphan.find(self.name)
             if orphan is not None:
                 with orphan:
-                    orphan.stop(interfaces)
+                    orphan.stop()
+                    await_detached(interfaces)
             for target in interfaces:
                 if options.replace:
                     detach_other(target)

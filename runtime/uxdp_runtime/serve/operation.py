@@ -14,11 +14,11 @@ from uxdp_bundle.errors import UxdpError
 
 from ..compile.loader import Function
 from . import events
-from .af_xdp_loop import ports_library
 from .kernel_service import KernelService
 from .live_table import LiveTable
 from .metrics import MetricsEndpoint
 from .perf_map import PerfMap
+from .ports_library import ports_library
 from .rates import rates
 from .sampling import Sampler
 from .service import Service
@@ -43,7 +43,7 @@ class Operation:
     ) -> None:
         """Begin to observe a service that serves, and say so; what is given is closed by whoever made it."""
         self._service = service
-        self._queues = tuple(service.queues.queues) if isinstance(service, Service) else ()
+        self._queues = tuple(service.port.queues) if isinstance(service, Service) else ()
         self._manager = manager
         self._table = table
         self._before: Mapping[str, Any] | None = None

@@ -1,5 +1,6 @@
 """What ``uxdp serve`` is asked to do, whether by flags or by a file."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,10 @@ class ServeOptions:
             raise ParameterError(f"{self.chunk_bytes}, expected 2048 or 4096", context="--chunk-bytes")
         if not 256 <= self.num_chunks <= 1 << 20:
             raise ParameterError(f"{self.num_chunks}, expected 256..{1 << 20} for each queue", context="--chunks")
+
+    def usable_cpus(self) -> tuple[int, ...]:
+        """Return the CPUs for the queues, in turn."""
+        return self.cpus or tuple(sorted(os.sched_getaffinity(0)))
 
 
 def parse_ranges(text: str, context: str) -> tuple[int, ...]:

@@ -8,38 +8,27 @@ with is a struct uxdp_queue (native/ports/af_xdp.h), of which each data process 
 import ctypes
 import errno
 import mmap
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final, Self
 
 from ..abi import HEADROOM
 from ..errors import PortError
+from ..native_module import NativeModule
 from ..ports.af_xdp import RingSizes, XdpSocket
-from ..ports.af_xdp_abi import INJECTED_BYTES, TX_METHODS, WHOLE_BYTES, Queue, QueueState
+from ..ports.af_xdp_abi import INJECTED_BYTES, TX_METHODS, WHOLE_BYTES, Queue
 from ..ports.attachment import Attachment
 from ..ports.injector import Injector
 from ..ports.interface import Interface
+from .port import LINK_BYTES, QueuePlan, ServedQueue
 from .sample_ring import SampleRing
 from .umem import Umem
 
 # Behind a frame the kernel keeps struct skb_shared_info; programs must not grow frames into that.
 # SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64-bit machines
 TAIL_BYTES: Final = 320
-_LINK_BYTES: Final = 18  # an Ethernet header and a VLAN tag
 _UNSUPPORTED: Final = (95, 524)  # EOPNOTSUPP, ENOTSUPP
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePlan:
-    """Which queue is served, by which worker, on which CPU."""
-
-    interface: Interface
-    queue_id: int
-    worker: int
-    cpu: int
 
 
 def plan_queues(
@@ -67,7 +56,7 @@ def plan_queues(
 
 def needed_frame_bytes(mtu: int) -> int:
     """Return the length of the longest frame of an interface."""
-    return mtu + _LINK_BYTES
+    return mtu + LINK_BYTES
 
 
 def longest_frame_bytes(chunk_bytes: int) -> int:
@@ -83,7 +72,7 @@ def check_mtu(target: Interface, chunk_bytes: int, *, multi_buffer: bool) -> Non
     longest = longest_frame_bytes(chunk_bytes)
     if multi_buffer or needed_frame_bytes(target.mtu) <= longest:
         return
-    mtu = longest - _LINK_BYTES
+    mtu = longest - LINK_BYTES
     raise PortError(
         errno.EMSGSIZE,
         f"an MTU of {target.mtu} does not fit chunks of {chunk_bytes} bytes: at most {mtu}",
@@ -92,7 +81,7 @@ def check_mtu(target: Interface, chunk_bytes: int, *, multi_buffer: bool) -> Non
     )
 
 
-class ServedQueue:
+class XskQueue(ServedQueue):
     """One queue: its socket, injector and state. Made by ``Queues``, closed with it."""
 
     def __init__(
@@ -104,16 +93,12 @@ class ServedQueue:
         num_chunks: int,
         chunk_bytes: int,
     ) -> None:
-        self.plan = plan
+        super().__init__(plan, num_chunks)
         self.umem = umem
         self.first_chunk = umem.take(num_chunks * chunk_bytes)
         self.socket = xdp_socket
         self.injector = injector
         self.rings = xdp_socket.map_rings()
-        self._memory = mmap.mmap(-1, ctypes.sizeof(QueueState) + num_chunks)  # shared with forked processes
-        self.state = QueueState.from_buffer(self._memory)
-        self.state.num_chunks = num_chunks
-        self.samples: SampleRing | None = None
         self.copy_reason = ""  # why frames are copied; "": they are not
 
     @property
@@ -156,7 +141,7 @@ class Queues:
         self._busy_poll = busy_poll
         self._wholes = [mmap.mmap(-1, WHOLE_BYTES) for _plan in plans] if multi_buffer else []
         self._attachments = tuple(attachments)
-        self.queues: list[ServedQueue] = []
+        self.queues: list[XskQueue] = []
         by_interface = {attachment.interface.index: attachment for attachment in attachments}
         with ExitStack() as stack:
             per_node = Counter(plan.interface.numa_node for plan in plans)
@@ -180,7 +165,7 @@ class Queues:
                     error.context = error.context or plan.interface.name
                     raise
                 injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
-                queue = ServedQueue(plan, xdp_socket, injector, umem, num_chunks, chunk_bytes)
+                queue = XskQueue(plan, xdp_socket, injector, umem, num_chunks, chunk_bytes)
                 queue.copy_reason = copy_reason
                 queue.samples = SampleRing(sample_every) if sample_every else None
                 self.queues.append(queue)
@@ -207,9 +192,10 @@ class Queues:
                 kept.update(queue.injector.descriptors)
         return kept
 
-    def descriptor(self, queue: ServedQueue, wake_fd: int) -> tuple[Queue, object]:
+    def descriptor(self, queue: XskQueue, module: NativeModule, wake_fd: int) -> tuple[Queue, object]:
         """Return what the thread of a queue works with, and what must live as long.
 
+        :param module: the program's code for the queue's worker
         :param wake_fd: an eventfd that ends the thread's sleep
         """
         free = (ctypes.c_uint64 * self._num_chunks)()
@@ -239,8 +225,11 @@ class Queues:
                 sample_in=queue.samples.state.every if queue.samples is not None else 0,
                 samples=queue.samples.address if queue.samples is not None else 0,
                 whole=_address(self._wholes[queue.plan.worker]) if self._wholes else 0,
+                maps=ctypes.addressof(module.maps),
+                num_maps=len(module.maps),
+                run=module.run_address,
             ),
-            free,
+            (free, module),
         )
 
 
@@ -271,8 +260,3 @@ def _power_of_two(number: int) -> int:
 
 def _address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-def eventfd() -> int:
-    """Return a new eventfd, which forked processes share."""
-    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

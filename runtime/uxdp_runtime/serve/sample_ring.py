@@ -9,8 +9,8 @@ import mmap
 from typing import Final
 
 from ..frames.verdict_capture import JudgedFrame
-from ..ports.af_xdp_abi import SAMPLES, Sample, Samples
-from .af_xdp_loop import ports_library
+from ..ports.port_abi import SAMPLES, Sample, Samples
+from .ports_library import ports_library
 
 _DATA_BYTES: Final = Sample.data.size
 

@@ -14,7 +14,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Self
 
@@ -22,21 +22,18 @@ from uxdp_bundle.binding import BoundBundle
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 
 from ..errors import PortError
-from ..ports.attachment import Attachment
-from ..ports.interface import Interface, interface
 from . import events
+from .af_xdp_port import AfXdpPort
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
 from .event_loop import EventLoop
 from .handover import Estate, data_socket_path, listen, take_over
-from .interface_watch import InterfaceWatch
 from .loaded import Loaded, load
 from .map_access import map_handlers
 from .options import ServeOptions
 from .pinning import Pins
-from .queues import Queues, check_mtu, plan_queues
+from .port import Port
 from .reload import load_successor
-from .statistics import read_counters
 
 _READY_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
@@ -74,45 +71,29 @@ class Service:
         with ExitStack() as stack:
             # First, because it is what makes the name ours; requests are answered when the loop runs.
             self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
-            interfaces = [usable_interface(name) for name in options.interfaces]
-            cpus = options.cpus or tuple(sorted(os.sched_getaffinity(0)))
-            self.plans = plan_queues(interfaces, options.queues, cpus)
-            orphan, inherited = take_over(self.name, bound, options.params, len(self.plans))
-            self.loaded = load(bound, options, len(self.plans), inherited=inherited)
-            multi_buffer = self.loaded.takes_frags
+            self.port: Port = AfXdpPort(options)
+            orphan, inherited = take_over(self.name, bound, options.params, self.port.num_workers)
+            self.loaded = load(bound, options, self.port.num_workers, inherited=inherited)
             events.report_origin(self.loaded.compiled)
             stack.callback(lambda: self.loaded.close())
-            for target in interfaces:
-                check_mtu(target, options.chunk_bytes, multi_buffer=multi_buffer)
+            self.port.check(self.loaded)
             if orphan is not None:
                 with orphan:
-                    orphan.stop(interfaces)
+                    orphan.stop()
+                self.port.await_free()
             self._listener = stack.enter_context(listen(self.name))
             stack.callback(data_socket_path(self.name).unlink, missing_ok=True)
-            self.attachments = self._attach(interfaces, stack)
-            self.queues = stack.enter_context(
-                Queues(
-                    self.plans,
-                    self.attachments,
-                    num_chunks=options.num_chunks,
-                    chunk_bytes=options.chunk_bytes,
-                    tx=options.tx,
-                    busy_poll=options.busy_poll,
-                    multi_buffer=multi_buffer,
-                    sample_every=options.sample_every,
-                )
-            )
-            events.report_ports(self.attachments, self.queues.queues, generic=options.generic is True)
+            stack.callback(self.port.close)
+            self.port.open(self.loaded)
             self._pins = stack.enter_context(Pins(self.name))
             self._pins.replace(self.loaded.shared_maps)
             if self._pins.reason:
                 events.report("not-pinned", f"maps are not pinned: {self._pins.reason}", reason=self._pins.reason)
             self._resources = stack.pop_all()
         self._start_data_process()
-        self._watch = InterfaceWatch(interfaces, self.queues.queues, options.chunk_bytes)
         self._loop.every_tick(self._tick)
         self._loop.on_hangup(self._on_hangup)
-        self._loop.every_tick(self._watch.look)
+        self._loop.every_tick(self.port.look)
 
     def __enter__(self) -> Self:
         return self
@@ -123,11 +104,11 @@ class Service:
     def close(self) -> None:
         """Stop serving: what was received is finished, then programs are detached and queues given up."""
         self._loop.stop()
-        self._set_away(True)
+        self.port.set_away(True)
         if self._data is not None:
             self._end_data_process(self._data)
             self._data = None
-        events.report_totals(read_counters(self.queues.queues))
+        events.report_totals(self.port.counters())
         self._resources.close()
         self._loop.close()
 
@@ -162,22 +143,8 @@ class Service:
             "serving": self._data is not None,
             "restarts": self.restarts,
             "started": self.started,
-            "huge_pages": self.queues.has_huge_pages,
             "uptime_seconds": round(time.time() - self.started, 1),
-            "interfaces": [
-                {
-                    "name": attachment.interface.name,
-                    "ifindex": attachment.interface.index,
-                    "gone": self._watch.is_gone(attachment.interface.index),
-                    "attached": "generic" if attachment.is_generic else "native",
-                    "queues": [
-                        {"queue": queue.plan.queue_id, "cpu": queue.plan.cpu, "zero_copy": queue.zero_copy}
-                        for queue in self.queues.queues
-                        if queue.plan.interface.index == attachment.interface.index
-                    ],
-                }
-                for attachment in self.attachments
-            ],
+            **self.port.facts(),
         }
 
     def stats(self, _request: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -186,7 +153,8 @@ class Service:
             "name": self.name,
             "time": time.time(),
             "restarts": self.restarts,
-            "queues": [counters.as_json() for counters in read_counters(self.queues.queues)],
+            "queues": [counters.as_json() for counters in self.port.counters()],
+            **self.port.statistics(),
         }
 
     def reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +172,7 @@ class Service:
         with ExitStack() as stack:
             bound = stack.enter_context(self._open_bundle(name))
             loaded, takeover = load_successor(
-                self.loaded, bound, self.options, len(self.plans), drop_maps=drop_maps, resources=stack.pop_all()
+                self.loaded, bound, self.options, self.port.num_workers, drop_maps=drop_maps, resources=stack.pop_all()
             )
             stack.callback(loaded.close)
             pause = self._replace(loaded)
@@ -250,8 +218,7 @@ class Service:
             pause = time.monotonic() - begun
             if old is not None:
                 self._await_end(old)
-        for attachment in self.attachments:
-            attachment.set_fallback_program(loaded.program.fd)
+        self.port.set_program(loaded)
         return pause
 
     def _handlers(self) -> dict[str, Handler]:
@@ -263,34 +230,21 @@ class Service:
             **map_handlers(lambda: self.loaded.maps),
         }
 
-    def _attach(self, interfaces: Sequence[Interface], stack: ExitStack) -> list[Attachment]:
-        return [
-            stack.enter_context(
-                Attachment(
-                    target,
-                    fallback=self.options.on_failure,
-                    program_fd=self.loaded.program.fd,
-                    frags=self.loaded.takes_frags,
-                    generic=self.options.generic,
-                    replace=self.options.replace,
-                )
-            )
-            for target in interfaces
-        ]
-
-    def _set_away(self, away: bool) -> None:
-        for attachment in self.attachments:
-            attachment.set_away(away)
-
     def _start_data_process(self) -> None:
         data = self._fork(self.loaded)
         self._go(data)
 
     def _fork(self, loaded: Loaded) -> DataProcess:
-        workers = [Worker(queue, module) for queue, module in zip(self.queues.queues, loaded.workers, strict=True)]
-        data = fork_data_process(self.queues, workers, Estate.of(loaded, self._listener))
-        if not data.wait_ready(_READY_SECONDS):
+        workers = [Worker(queue, module) for queue, module in zip(self.port.queues, loaded.workers, strict=True)]
+        data = fork_data_process(self.port, workers, Estate.of(loaded, self._listener))
+        try:
+            found = data.wait_ready(_READY_SECONDS)
+        except PortError:
+            data.reap()
+            raise
+        if found is None:
             raise self._did_not_start(data)
+        self.port.entered(found)
         return data
 
     def _did_not_start(self, data: DataProcess) -> PortError:
@@ -303,13 +257,13 @@ class Service:
         self.selector.register(data.pidfd, selectors.EVENT_READ, lambda _mask: self._on_data_end(data))
         self._data = data
         self._data_started = time.monotonic()
-        self._set_away(False)
+        self.port.set_away(False)
         events.report("data_process_serves", f"data process {data.pid} serves", pid=data.pid)
 
     def _on_data_end(self, data: DataProcess) -> None:
         if data is not self._data:
             return  # it was replaced in the same round of events
-        self._set_away(True)
+        self.port.set_away(True)
         self.selector.unregister(data.pidfd)
         status = data.reap()
         self._data = None
@@ -347,14 +301,3 @@ class Service:
             if not waiting.select(_STOP_SECONDS):
                 os.kill(data.pid, signal.SIGKILL)
         data.reap()
-
-
-def usable_interface(name: str) -> Interface:
-    """Return an interface that is up.
-
-    :raises PortError: ENODEV if there is none, ENETDOWN if it is down
-    """
-    found = interface(name)
-    if not found.is_up:
-        raise PortError(100, "the interface is down", context=name, remedy=f"ip link set dev {name} up")
-    return found

@@ -4,12 +4,12 @@ Counters only grow, and survive data processes. They are read while the queues' 
 frame may be in one of two counters that belong together and not yet in the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..ports.af_xdp_abi import LOSSES, QueueState
-from .queues import ServedQueue
+from ..ports.port_abi import LOSSES, QueueState
+from .port import ServedQueue
 
 VERDICTS: Final = ("aborted", "drop", "pass", "tx", "redirect")
 _COUNTERS: Final = (
@@ -32,7 +32,7 @@ class QueueCounters:
     lost: tuple[int, ...]
     others: tuple[int, ...]  # _COUNTERS
     latency: tuple[int, ...]
-    kernel: tuple[int, ...]  # Statistics of the socket
+    kernel: Mapping[str, int]  # what the kernel counts for a socket
     rx_fill: int  # frames that wait in the RX ring
     rx_ring_size: int
     samples_taken: int
@@ -51,7 +51,7 @@ class QueueCounters:
             "lost": dict(zip(LOSSES, self.lost, strict=True)),
             **dict(zip(_COUNTERS, self.others, strict=True)),
             "latency_ns_log2": list(self.latency),
-            "kernel": dict(zip(KERNEL_COUNTERS, self.kernel, strict=True)),
+            "kernel": dict(self.kernel),
             "rx_ring_waiting": self.rx_fill,
             "rx_ring_size": self.rx_ring_size,
             "samples_taken": self.samples_taken,
@@ -64,23 +64,15 @@ class QueueCounters:
         return self.others[_COUNTERS.index("busy_ns")] / self.rx_frames if self.rx_frames else 0.0
 
 
-KERNEL_COUNTERS: Final = (
-    *("rx_dropped", "rx_invalid", "tx_invalid", "rx_ring_full", "rx_fill_ring_empty", "tx_ring_empty"),
-)
-
-
-def read_counters(queues: Sequence[ServedQueue]) -> list[QueueCounters]:
-    """Read all queues' counters."""
-    return [_read(queue) for queue in queues]
-
-
-def _read(queue: ServedQueue) -> QueueCounters:
+def read_counters(
+    queue: ServedQueue, *, zero_copy: bool, kernel: Mapping[str, int], rx_waiting: int, rx_ring_size: int
+) -> QueueCounters:
+    """Read one queue's counters, and put what its port says beside them."""
     state: QueueState = queue.state
-    kernel = queue.socket.statistics()
     return QueueCounters(
         interface=queue.plan.interface.name,
         queue_id=queue.plan.queue_id,
-        zero_copy=queue.zero_copy,
+        zero_copy=zero_copy,
         rx_frames=state.rx_frames,
         rx_bytes=state.rx_bytes,
         verdict_frames=tuple(state.verdict_frames),
@@ -88,9 +80,9 @@ def _read(queue: ServedQueue) -> QueueCounters:
         lost=tuple(state.lost),
         others=tuple(getattr(state, name) for name in _COUNTERS),
         latency=tuple(state.latency),
-        kernel=tuple(getattr(kernel, name) for name in KERNEL_COUNTERS),
-        rx_fill=queue.waiting(),
-        rx_ring_size=queue.rings[0].mask + 1,
+        kernel=kernel,
+        rx_fill=rx_waiting,
+        rx_ring_size=rx_ring_size,
         samples_taken=queue.samples.state.producer if queue.samples is not None else 0,
         samples_missed=queue.samples.state.missed if queue.samples is not None else 0,
     )

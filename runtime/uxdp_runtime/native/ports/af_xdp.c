@@ -104,18 +104,6 @@ static void wait_for_frames(struct uxdp_queue *queue)
 		check_interface(queue);
 }
 
-UXDP_INLINE void account(struct uxdp_queue *queue, u64 start, u32 n)
-{
-	u64 now = clock_ns(CLOCK_MONOTONIC), took = now - start;
-	u32 bucket = took ? 63 - __builtin_clzll(took) : 0;
-
-	queue->state->busy_ns += took;
-	queue->state->bursts++;
-	queue->state->latency[bucket < UXDP_LATENCY_BUCKETS ? bucket : UXDP_LATENCY_BUCKETS - 1] +=
-	    n;
-	__atomic_store_n(&queue->state->heartbeat_ns, now, __ATOMIC_RELAXED);
-}
-
 UXDP_INLINE bool goes_on(struct uxdp_queue *queue)
 {
 	u32 stop = __atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE);
@@ -153,7 +141,7 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 		reclaim(queue);
 		provide_chunks(queue);
 		if (n) {
-			account(queue, start, n);
+			account(queue->state, start, clock_ns(CLOCK_MONOTONIC), n);
 			if (n < UXDP_RX_BURST / 2 && !queue->busy_poll)
 				let_frames_gather();
 			continue;

@@ -30,8 +30,10 @@ UXDP_INLINE bool dispose(struct uxdp_queue *queue, struct batch *batch,
 {
 	struct pending *pending = &batch->frames[batch->n];
 
-	if (unlikely(queue->samples) && !--queue->sample_in)
-		take_sample(queue, frame);
+	if (unlikely(queue->samples) && !--queue->sample_in) {
+		queue->sample_in = queue->samples->every;
+		take_sample(queue->samples, frame);
+	}
 	*pending = (struct pending){
 	    .data = (u8 *)frame->data,
 	    .chunk = chunk,
@@ -42,7 +44,7 @@ UXDP_INLINE bool dispose(struct uxdp_queue *queue, struct batch *batch,
 	pending->target.action = pending->verdict;
 	switch (pending->verdict) {
 	case XDP_REDIRECT:
-		if (!find_target(queue, frame, &pending->target)) {
+		if (!find_target(queue->maps, queue->num_maps, frame, &pending->target)) {
 			lose(queue, UXDP_LOSS_NO_TARGET);
 			return true;
 		}

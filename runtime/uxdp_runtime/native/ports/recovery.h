@@ -5,25 +5,13 @@
 #ifndef UXDP_PORTS_RECOVERY_H
 #define UXDP_PORTS_RECOVERY_H
 
+#include "accounting.h"
 #include "transmit.h"
 
 static void own(struct uxdp_queue *queue, u64 addr, enum uxdp_chunk_owner owner)
 {
 	if (is_ours(queue, addr, 0))
 		set_owner(queue, addr, owner);
-}
-
-/* Frames that were received, but whose verdict the last data process did not live to count. */
-static void account_ended(struct uxdp_queue_state *state)
-{
-	u64 counted = 0;
-
-	for (u32 i = 0; i <= XDP_REDIRECT; i++)
-		counted += state->verdict_frames[i];
-	for (u32 i = 0; i < UXDP_LOSSES; i++)
-		counted += state->lost[i];
-	if (state->rx_frames > counted)
-		state->lost[UXDP_LOSS_ENDED] += state->rx_frames - counted;
 }
 
 /*

@@ -8,18 +8,16 @@
 #ifndef UXDP_PORTS_SAMPLES_H
 #define UXDP_PORTS_SAMPLES_H
 
-#include "af_xdp.h"
+#include "port.h"
 #include "../clock.h"
 
 #define CLOCK_REALTIME 0
 
-UXDP_COLD void take_sample(struct uxdp_queue *queue, const struct uxdp_frame *frame)
+UXDP_COLD void take_sample(struct uxdp_samples *samples, const struct uxdp_frame *frame)
 {
-	struct uxdp_samples *samples = queue->samples;
 	u64 producer = samples->producer, len = frame->data_end - frame->data;
 	struct uxdp_sample *sample = &samples->slots[producer % UXDP_SAMPLES];
 
-	queue->sample_in = samples->every;
 	if (producer - __atomic_load_n(&samples->consumer, __ATOMIC_ACQUIRE) >= UXDP_SAMPLES) {
 		samples->missed++;
 		return;

@@ -13,7 +13,7 @@
 #ifndef UXDP_PORTS_TARGETS_H
 #define UXDP_PORTS_TARGETS_H
 
-#include "af_xdp.h"
+#include "port.h"
 #include "../maps/hash_control.h"
 #include "../maps/redirect.h"
 
@@ -61,8 +61,8 @@ static u32 next_device(struct uxdp_devmap_walk *walk)
 }
 
 /* Find out where a redirected frame goes; false: nowhere. */
-UXDP_INLINE bool find_target(const struct uxdp_queue *queue, const struct uxdp_frame *frame,
-			     struct uxdp_target *target)
+UXDP_INLINE bool find_target(const struct uxdp_map *maps, u32 num_maps,
+			     const struct uxdp_frame *frame, struct uxdp_target *target)
 {
 	const struct uxdp_map *map;
 	u32 key = frame->redirect_key;
@@ -71,16 +71,16 @@ UXDP_INLINE bool find_target(const struct uxdp_queue *queue, const struct uxdp_f
 		target->ifindex = frame->redirect_target;
 		return target->ifindex != 0;
 	}
-	if (frame->redirect_kind != UXDP_REDIRECT_MAP || frame->redirect_map >= queue->num_maps)
+	if (frame->redirect_kind != UXDP_REDIRECT_MAP || frame->redirect_map >= num_maps)
 		return false;
-	map = &queue->maps[frame->redirect_map];
+	map = &maps[frame->redirect_map];
 	switch (map->kind) {
 	case BPF_MAP_TYPE_DEVMAP:
 	case BPF_MAP_TYPE_DEVMAP_HASH:
 		if (frame->redirect_flags & BPF_F_BROADCAST) {
 			target->broadcast = map;
 			if (frame->redirect_flags & BPF_F_EXCLUDE_INGRESS)
-				target->excluded = queue->ifindex;
+				target->excluded = frame->ingress_ifindex;
 			return true;
 		}
 		target->ifindex =

@@ -1,4 +1,4 @@
-"""The loop of the AF_XDP port (native/ports/af_xdp.c), which is compiled when the wheel is built."""
+"""The ports' code that is compiled when the wheel is built: AF_XDP (native/ports/af_xdp.c), and samples."""
 
 import ctypes
 import platform
