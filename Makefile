@@ -42,9 +42,10 @@ privileged: $(READY) .venv/.test-packages
 serving: $(READY) .venv/.test-packages
 	$(BIN)/pytest tests/privileged/test_serve*.py
 
-# A million random frames for each example, hundreds of killed processes, a minute of load.
+# A million random frames for each example, hundreds of killed processes, a minute of load; ten thousand random programs.
 soak: $(READY) .venv/.test-packages
 	UXDP_LONG=1 $(BIN)/pytest -s tests/privileged/test_serve_accounting.py
+	UXDP_LONG=1 $(PYTEST) tests/differential/test_random_programs.py
 
 differential: $(READY) .venv/.test-packages
 	$(PYTEST) tests/differential

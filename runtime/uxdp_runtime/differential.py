@@ -19,6 +19,7 @@ counted in ``left_out``. The order of a hash map's elements means nothing; they 
 """
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -50,6 +51,7 @@ from .outcomes import (
     same_records,
 )
 from .redirects import RedirectTwin, redirects
+from .steps import MapChange
 from .stores import ControlLibrary, Store, Stores
 
 # Maps whose elements programs cannot write and that the comparison therefore leaves out.
@@ -85,6 +87,15 @@ class FrameDifference:
     native: Outcome
     what: str
     in_bursts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeDifference:
+    """A control plane's change of a map that kernel and native code answer differently: errno values, 0 for success."""
+
+    change: MapChange
+    kernel: int
+    native: int
 
 
 class Differential:
@@ -161,6 +172,27 @@ class Differential:
                     self._verified.maps[name].update(key, value)
                 for side in self._sides:
                     side.stores.update(name, key, value)
+
+    def link(self, name: str, programs: Mapping[int, str]) -> None:
+        """Put programs of the object into a prog_array on all sides, by index."""
+        for index, program in programs.items():
+            key = struct.pack("=I", index)
+            self._verified.maps[name].update(key, struct.pack("=I", self._verified.programs[program].fd))
+            if self._twin is not None:
+                self._twin.link(name, key, program)
+            for side in self._sides:
+                side.link(name, key, program)
+
+    def change(self, change: MapChange) -> ChangeDifference | None:
+        """Change a map on all sides, as a control plane does; return the difference if they answer differently.
+
+        What waits for its burst has to be run before: call it between calls of ``run``.
+        """
+        original = self._verified.maps[change.map]
+        kernel = change.apply(original) if self._twin is None else self._twin.change(change, original)
+        results = [side.change(change) for side in self._sides]
+        wrong = next((result for result in results if result != kernel), None)
+        return None if wrong is None else ChangeDifference(change, kernel, wrong)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Outcome, FrameDifference | None]]:
         """Run frame by frame on both sides; yield what the kernel made of each, and the difference if there is one.

@@ -1,5 +1,7 @@
 """Native code that is run to be compared: with stores of its own, frame by frame or in bursts."""
 
+import errno
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -8,6 +10,7 @@ from .compile.program import CompiledProgram
 from .frames.generate import Frame
 from .native_module import FrameBatch, NativeModule
 from .outcomes import Outcome, Records, Redirect
+from .steps import MapChange
 from .stores import ControlLibrary, Stores
 
 _REDIRECT: Final = 4  # XDP_REDIRECT
@@ -44,6 +47,7 @@ class NativeSide:
         self._maps = [store.definition.name for store in self.stores]
         self._positions = {store.definition.name: 0 for store in self.stores if store.definition.type == "ringbuf"}
         self._garbage = garbage
+        self._programs = source.programs
         for name in self._positions:
             self.stores[name].fill_ring(garbage)
 
@@ -55,6 +59,19 @@ class NativeSide:
             )
         self._module.run(self._batch, len(frames))
         return [self._outcome(index) for index in range(len(frames))]
+
+    def change(self, change: MapChange) -> int:
+        """Change a map, or global data, as a control plane does; return the errno of a refusal, or 0."""
+        if change.map not in self.stores.sections:
+            return change.apply(self.stores[change.map])
+        if change.value is None:
+            return errno.EINVAL  # as of every array
+        self.stores.section(change.map)[: len(change.value)] = change.value
+        return 0
+
+    def link(self, name: str, key: bytes, program: str) -> None:
+        """Put a program into a prog_array."""
+        self.stores[name].update(key, struct.pack("=I", self._programs.index(program) + 1))
 
     def read_records(self) -> tuple[Records, ...]:
         """Return what was added to the ring buffers since the last call; it stays in them."""

@@ -19,6 +19,7 @@ from .bpf.ring_buffer import RingBuffer
 from .errors import BpfError
 from .frames.generate import Frame
 from .outcomes import Redirect
+from .steps import MapChange
 from .verify import VerifiedObject, verify
 
 _REDIRECTING: Final = frozenset({"bpf_redirect", "bpf_redirect_map"})
@@ -83,6 +84,19 @@ class RedirectTwin:
             for key, value in items:
                 original.update(key, value)
                 item.update(key, value)
+
+    def change(self, change: MapChange, original: Map) -> int:
+        """Change a map of the copy, and the original; return the errno of its refusal, or 0. See ``fill``."""
+        item = self._copy.maps[change.map]
+        if item.type in _DEVMAPS and change.value is not None:
+            self._add_device(struct.unpack_from("=I", change.value)[0])
+        with self._namespace.entered():
+            change.apply(item)
+            return change.apply(original)
+
+    def link(self, name: str, key: bytes, program: str) -> None:
+        """Put a program into a prog_array of the copy."""
+        self._copy.maps[name].update(key, struct.pack("=I", self._copy.programs[program].fd))
 
     def run(self, frame: Frame) -> Redirect | None:
         """Run the program on a frame; return where it went, or None if it was not redirected.

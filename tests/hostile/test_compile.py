@@ -104,7 +104,9 @@ def calls(*edges: str) -> str:
             id="call-by-another-type",
         ),
         pytest.param(
-            lambda: bitcode(around="define i32 @uxdp_program(ptr %p) {\nret i32 1\n}"),
+            lambda: bitcode(
+                "%r = call i32 @uxdp_program(ptr null)", around="define i32 @uxdp_program(ptr %p) {\nret i32 1\n}"
+            ),
             "the rewritten IR is not valid",
             id="the-entry's-own-name",
         ),

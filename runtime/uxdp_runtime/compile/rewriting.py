@@ -23,6 +23,7 @@ from . import (
     names,
     small_copies,
 )
+from .unreached import drop_unreached
 
 # llvm.TYPE:KIND:ANSWER$ACCESS names a CO-RE relocation's answer for the types that the source was compiled with.
 _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
@@ -64,6 +65,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
     if not request["from_c"]:
         limits.check_limits(module)
+        drop_unreached(module, request["programs"])
         bounds.keep_inside(module)
         memory.settle_memory(module)
     maps = [
