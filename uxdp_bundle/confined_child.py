@@ -13,7 +13,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +31,23 @@ _PIECE_BYTES: Final = 1 << 16
 NO_LLVM: Final = 77
 _MAX_REASON_CHARACTERS: Final = 300
 _MAX_LOG_CHARACTERS: Final = 16 << 10
+_MEANWHILE_SECONDS: Final = 0.01
+_meanwhile: ContextVar[Callable[[], None] | None] = ContextVar("meanwhile", default=None)
 # Passed on because an interpreter may not start without them; nothing else of the environment is.
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
+
+
+@contextmanager
+def meanwhile(action: Callable[[], None]) -> Iterator[None]:
+    """Have something done again and again, every few milliseconds, while a child of ours works.
+
+    For those who must not stand still that long. What ``action`` raises ends the child, and comes out of ``run_child``.
+    """
+    token = _meanwhile.set(action)
+    try:
+        yield
+    finally:
+        _meanwhile.reset(token)
 
 
 def run_child(
@@ -91,8 +108,12 @@ def _output(child: subprocess.Popen[bytes], timeout_seconds: int) -> tuple[bytes
     with selectors.DefaultSelector() as selector:
         for pipe, buffer in ((child.stdout, output), (child.stderr, errors)):
             selector.register(pipe, selectors.EVENT_READ, buffer)
+        action = _meanwhile.get()
         while selector.get_map():
-            ready = selector.select(deadline - time.monotonic())
+            if action is not None:
+                action()
+            left = deadline - time.monotonic()
+            ready = selector.select(left if action is None else min(left, _MEANWHILE_SECONDS))
             if not ready and time.monotonic() >= deadline:
                 raise LoweringError(f"LLVM did not finish in {timeout_seconds} s", context="IR")
             for key, _events in ready:

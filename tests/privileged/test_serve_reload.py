@@ -1,5 +1,6 @@
 """uxdp reload on live traffic: no frame is lost or comes twice, maps are kept, refusals change nothing."""
 
+import os
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ from tests.serving import RunningService, packet_socket, received, run_folder, s
 from tests.serving_state import Answer, answer, is_answer, question, state_bundle
 from tests.veth import VethPair, veth_pair
 from uxdp_runtime.cli.group import main
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
+from uxdp_runtime.serve.control_socket import RUN_FOLDER, RemoteError
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("kernel")]
 FRAMES_PER_STEP = 50
@@ -113,6 +114,33 @@ def test_reload_under_traffic_loses_nothing_and_keeps_the_maps(
     assert service.totals()["lost"] == 0
     assert service.ask("status")["restarts"] == 0
     assert service.ask("status")["bundle"] == str(versions[-1])
+
+
+def test_while_a_new_version_is_compiled_the_old_one_is_looked_after(
+    service: RunningService, pair: VethPair, tmp_path: Path
+) -> None:
+    old, new = service.ask("status"), state_bundle(tmp_path, "VERSION=2", name="next")
+    results: list[Result] = []
+    reloading = threading.Thread(target=lambda: results.append(reload(new)))
+    reloading.start()
+    wait_until(lambda: is_reloading(service), "the reload began")
+    os.kill(old["data_pid"], signal.SIGKILL)
+    wait_until(lambda: service.ask("status")["restarts"] == 1, "restarted")
+    now = service.ask("status")
+    assert (now["bundle"], now["serving"]) == (old["bundle"], True)
+    assert not results
+    assert ask_program(pair).version == 1
+    reloading.join()
+    assert results[0].exit_code == 0, results[0].output
+    assert ask_program(pair).version == 2
+    assert service.stop() == 0
+
+
+def is_reloading(service: RunningService) -> bool:
+    """Ask for what would be refused anyway: one reload at a time comes first."""
+    with pytest.raises(RemoteError) as refused:
+        service.ask("reload", bundle="/nowhere/none.uxdp")
+    return refused.value.message == "another reload is under way"
 
 
 def test_reload_of_other_map_definitions_is_refused_unless_they_may_be_dropped(

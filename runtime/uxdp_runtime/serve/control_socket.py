@@ -146,6 +146,8 @@ class ControlSocket:
                     return
                 state.received += data
             self._answer_next(state)
+            if self._clients.get(client) is not state:
+                return  # it went away while it was answered
             if state.answer:
                 sent = client.send(state.answer[:_CHUNK_BYTES])
                 del state.answer[:sent]
@@ -160,10 +162,14 @@ class ControlSocket:
     def _answer_next(self, state: "_Client") -> None:
         """Answer the client's next request, when it has taken the last answer."""
         end = state.received.find(b"\n")
-        if end >= 0 and not state.answer:
+        if end >= 0 and not state.answer and not state.is_being_answered:
             line = bytes(state.received[:end])
             del state.received[: end + 1]
-            state.answer += self._answer(line)
+            state.is_being_answered = True
+            try:
+                state.answer += self._answer(line)
+            finally:
+                state.is_being_answered = False
 
     def _drop(self, client: socket.socket) -> None:
         del self._clients[client]
@@ -193,6 +199,7 @@ class _Client:
     def __init__(self) -> None:
         self.received = bytearray()
         self.answer = bytearray()
+        self.is_being_answered = False  # by a handler that takes turns of the event loop
         self.active = time.monotonic()  # when it last sent or took something
 
 

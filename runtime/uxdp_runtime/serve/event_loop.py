@@ -47,10 +47,7 @@ class EventLoop:
         self.selector.register(reader, selectors.EVENT_READ, lambda _mask: self._on_signal(reader))
         try:
             while not self.is_stopping:
-                for key, mask in self.selector.select(_TICK_SECONDS):
-                    key.data(mask)
-                for action in self._ticks:
-                    action()
+                self.turn(_TICK_SECONDS)
         finally:
             self.selector.unregister(reader)
             signal.set_wakeup_fd(before)
@@ -59,8 +56,21 @@ class EventLoop:
             os.close(reader)
             os.close(writer)
 
+    def turn(self, patience_seconds: float = 0.0) -> None:
+        """Call once what is registered and ready, and what is done several times a second.
+
+        What is called may itself take turns, if it takes long. So whatever it finds may have been done by then.
+        """
+        for key, mask in self.selector.select(patience_seconds):
+            key.data(mask)
+        for action in self._ticks:
+            action()
+
     def _on_signal(self, reader: int) -> None:
-        numbers = set(os.read(reader, 64))
+        try:
+            numbers = set(os.read(reader, 64))
+        except BlockingIOError:
+            return
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._terminate()
         elif signal.SIGHUP in numbers:

@@ -34,7 +34,7 @@ from .loaded import program_name, programs_to_verify
 from .map_access import MapAccess, map_handlers
 from .options import ServeOptions
 from .pinning import Pins
-from .reload import carry_programs, check_frags, plan_takeover
+from .reload import ReloadTurns, carry_programs, check_frags, plan_takeover
 from .service import OpenBundle
 
 
@@ -92,6 +92,7 @@ class KernelService:
         self._open_bundle = open_bundle
         self._bundle = options.bundle
         self._loop = EventLoop(terminate=lambda: self.stop("by a signal"))
+        self._turns = ReloadTurns(self._loop)
         self._attached: list[_Attached] = []
         with ExitStack() as stack:
             stack.enter_context(ControlSocket(self.name, self._loop.selector, self._handlers()))
@@ -196,7 +197,7 @@ class KernelService:
             raise UnsupportedFeatureError("reload", "this service was not told how to open bundles")
         name = str(request.get("bundle") or self._bundle)
         drop_maps = bool(request.get("drop_maps", False))
-        with ExitStack() as stack:
+        with self._turns.taken(), ExitStack() as stack:
             bound = stack.enter_context(self._open_bundle(name))
             takeover = plan_takeover(self.version, bound, drop_maps=drop_maps)
             version = _load(bound, self.options, takeover.kernel_maps, stack.pop_all())

@@ -9,18 +9,20 @@ A prog_array that the new version declares alike has the new version's programs 
 changed since its version started has what the new version puts into it.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 from uxdp_bundle.binding import BoundBundle
+from uxdp_bundle.confined_child import meanwhile
 from uxdp_bundle.errors import UxdpError
 
 from ..map_layout import Layout
 from ..map_values import MapCodec
 from ..stores import initial_programs
 from ..verify import VerifiedObject
+from .event_loop import EventLoop
 from .loaded import Inheritance, Loaded, load
 from .map_access import MapAccess
 from .options import ServeOptions
@@ -40,6 +42,29 @@ class ReloadError(UxdpError):
     """A new version cannot take the place of the one that is served, which goes on."""
 
     exit_code: ClassVar[int] = 1
+
+
+class ReloadTurns:
+    """One reload at a time; the event loop goes on while LLVM works, so that whatever ends meanwhile is restarted."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._is_taken = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Reload within.
+
+        :raises ReloadError: another one has not finished
+        """
+        if self._is_taken:
+            raise ReloadError("another reload is under way", context="reload", remedy="try again when that is done")
+        self._is_taken = True
+        try:
+            with meanwhile(self._loop.turn):
+                yield
+        finally:
+            self._is_taken = False
 
 
 class Version(Protocol):

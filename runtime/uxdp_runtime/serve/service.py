@@ -33,7 +33,7 @@ from .map_access import map_handlers
 from .options import ServeOptions
 from .pinning import Pins
 from .port import Port
-from .reload import load_successor
+from .reload import ReloadTurns, load_successor
 
 _READY_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
@@ -64,6 +64,7 @@ class Service:
         self.restarts = 0
         self._loop = EventLoop(terminate=lambda: self.stop("by a signal"))
         self.selector = self._loop.selector
+        self._turns = ReloadTurns(self._loop)
         self._data: DataProcess | None = None
         self._pause = 0.0
         self._data_started = 0.0
@@ -160,8 +161,8 @@ class Service:
     def reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve another version of the bundle, without losing a frame.
 
-        Takes {"bundle", "drop_maps"}; without a bundle, the one that was opened last is opened again. The event loop
-        stands still meanwhile; the data process does not.
+        Takes {"bundle", "drop_maps"}; without a bundle, the one that was opened last is opened again. While LLVM works
+        the event loop goes on.
 
         :raises UxdpError: the old version goes on; whatever opening, verifying and compiling raises, or a ReloadError
         """
@@ -169,7 +170,7 @@ class Service:
             raise UnsupportedFeatureError("reload", "this service was not told how to open bundles")
         name = str(request.get("bundle") or self._bundle)
         drop_maps = bool(request.get("drop_maps", False))
-        with ExitStack() as stack:
+        with self._turns.taken(), ExitStack() as stack:
             bound = stack.enter_context(self._open_bundle(name))
             loaded, takeover = load_successor(
                 self.loaded, bound, self.options, self.port.num_workers, drop_maps=drop_maps, resources=stack.pop_all()
