@@ -33,6 +33,12 @@ class Frame(ctypes.Structure):
     )
 
 
+class Range(ctypes.Structure):
+    """``struct uxdp_range``: memory from one address to another, which is excluded."""
+
+    _fields_ = (("start", ctypes.c_uint64), ("end", ctypes.c_uint64))
+
+
 class RxMetadata(ctypes.Structure):
     """``struct uxdp_rx_metadata``: what hardware says of one frame."""
 
@@ -86,4 +92,7 @@ class Worker(ctypes.Structure):
         ("clock_last", ctypes.c_uint64),
         ("rx_metadata", ctypes.c_uint64),
         ("burst", ctypes.c_uint64),
+        ("memory", ctypes.c_uint64),
+        ("num_memory", ctypes.c_uint64),
+        ("stack_top", ctypes.c_uint64),
     )

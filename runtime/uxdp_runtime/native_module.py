@@ -112,6 +112,10 @@ class NativeModule:
             "uxdp_worker": ctypes.addressof(self.worker),
         }
         self._object = LoadedObject(data, symbols)
+        known = [*stores.memory(), *self._object.constants]
+        self._memory = (abi.Range * len(known))(*(abi.Range(start, start + size) for start, size in known))
+        self.worker.memory = ctypes.addressof(self._memory)
+        self.worker.num_memory = len(known)
         self._run = self._object.function("uxdp_run", None, ctypes.c_void_p, ctypes.c_uint32)
         # The maps' definitions and places, by the numbers that redirect_map holds.
         self.maps = stores.descriptors()

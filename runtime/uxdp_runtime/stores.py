@@ -380,6 +380,11 @@ class Stores:
         """Return the memory of a section of global data, such as ``.bss``."""
         return self._sections[name]
 
+    def memory(self) -> list[tuple[int, int]]:
+        """Return (address, bytes) of all stores and sections of global data."""
+        pieces = (*(store.memory for store in self._stores.values()), *self._sections.values())
+        return [(_address(piece), len(piece)) for piece in pieces]
+
     def symbols(self, worker: int) -> Mapping[str, int]:
         """Return the addresses that a program's symbols have for one worker."""
         symbols = {NUM_CPUS: self.num_cpus}

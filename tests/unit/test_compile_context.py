@@ -327,6 +327,12 @@ def test_widen_context_reports_the_fields_that_are_read() -> None:
             "cannot be followed",
             id="passed-to-who-knows-whom",
         ),
+        pytest.param(
+            "define i32 @prog(ptr %0, ptr %1) {\n  %3 = call i64 inttoptr (i64 113 to ptr)(ptr %1, i32 8, ptr %0)\n"
+            "  ret i32 0\n}",
+            "cannot be followed",
+            id="read-as-the-kernel's-memory",
+        ),
     ],
 )
 def test_widen_context_what_the_rules_do_not_explain_is_refused(body: str, fragment: str) -> None:

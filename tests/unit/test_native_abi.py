@@ -19,6 +19,7 @@ STRUCTS = {
     "uxdp_worker": abi.Worker,
     "uxdp_rx_metadata": abi.RxMetadata,
     "uxdp_ring": xsk.Ring,
+    "uxdp_range": abi.Range,
     "uxdp_queue_state": port.QueueState,
     "uxdp_sample": port.Sample,
     "uxdp_samples": port.Samples,

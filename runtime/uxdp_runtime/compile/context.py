@@ -118,6 +118,11 @@ class _Facts:
 
 # Which helper hands which argument to which parameter of its callback: helper -> (callback, argument, parameter).
 _CALLBACKS: Final = {"181": (1, 2, 1), "164": (1, 2, 3), "209": (1, 2, 1)}
+# What reads memory by any address: of the context it would read the kernel's struct xdp_buff, of which there is none.
+_READS_MEMORY: Final = re.compile(
+    r"inttoptr \(i64 11[35] to ptr\)"  # bpf_probe_read_kernel, bpf_probe_read_kernel_str
+    r"|@bpf_(?:iter_bits_new|str(?:casecmp|chr|chrnul|cmp|cspn|len|nchr|nlen|nstr|rchr|spn|str))"
+)
 _CALL: Final = re.compile(
     r"(?:(?:tail|musttail|notail) )?call (?P<head>(?:[^@()]|\([^()]*\))*?)"
     r"(?P<callee>@[^\s(]+|%[^\s(]+|inttoptr \(i64 (?P<helper>\d+) to ptr\))\("
@@ -286,7 +291,7 @@ def _is_followed(facts: _Facts, function: Function, rest: str, used: list[str]) 
         known = all(isinstance(target, Stack) and target.offset is not None for target in targets)
         return match["value"] not in used or (bool(targets) and known)
     if match := _CALL.match(rest):
-        return not match["callee"].startswith("%")
+        return not match["callee"].startswith("%") and not _READS_MEMORY.fullmatch(match["callee"])
     followed = (_LOAD, _GEP, PHI, SELECT, COPY, _BARRIER)
     return rest.startswith(_HARMLESS) or any(pattern.match(rest) for pattern in followed)
 

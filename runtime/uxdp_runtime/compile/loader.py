@@ -71,7 +71,7 @@ class _Symbol:
 
 
 class LoadedObject:
-    """A native object in executable memory, for as long as this lives. ``symbols`` are its defined names' addresses."""
+    """A native object in executable memory, for as long as this lives; the fields are those of LinkedImage."""
 
     def __init__(self, data: bytes, externals: Mapping[str, int]) -> None:
         """Load an object.
@@ -83,6 +83,7 @@ class LoadedObject:
         self._image = LinkedImage(data, externals, platform.machine(), _map_memory)
         self.symbols = self._image.symbols
         self.functions = self._image.functions
+        self.constants = self._image.constants
         # Memory that the code refers to is kept alive by whoever gave its address; this only keeps the code.
         _protect(self._image)
 
@@ -105,6 +106,7 @@ class LinkedImage:
 
     - ``memory``, ``base``: the bytes, and the address for which they are made
     - ``ranges``: (start, end, PROT_…) offsets of pages in it
+    - ``constants``: (address, bytes) of the object's constant data
     - ``symbols``: addresses of the names that the object defines; ``functions``: those of them that are functions
     """
 
@@ -132,6 +134,11 @@ class LinkedImage:
         except (struct.error, IndexError, ValueError, UnicodeDecodeError) as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
         self.memory, self.base = allocate(self._size)
+        self.constants = tuple(
+            (self.base + start, self._sections[index].size)
+            for index, start in self._starts.items()
+            if not self._sections[index].flags & (_SHF_EXECINSTR | _SHF_WRITE)
+        )
         try:
             self._copy()
             self.symbols = {

@@ -32,8 +32,10 @@ _EXTERNALS: Final = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
 _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
-# What takes a dynptr, which may be of the frame at hand.
-_DYNPTR: Final = re.compile("uxdp_(?:helper|kfunc)_dynptr_")
+# What is given an address that nobody has checked: it may be of the program's own memory, or of none.
+_READS_ANYWHERE: Final = re.compile("uxdp_(?:helper_probe_read_|kfunc_str|kfunc_iter_bits_new)")
+# What takes a dynptr, or such an address: either may be of the frame at hand.
+_ASKS_FOR_FRAME: Final = re.compile(rf"{_READS_ANYWHERE.pattern}|uxdp_(?:helper|kfunc)_dynptr_")
 
 
 class RefusedError(Exception):
@@ -106,7 +108,8 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     entry = request["entry"]
     module.items += [
         _answer("uxdp_redirects", bool(called & _REDIRECTS)),
-        _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _DYNPTR.match(name) for name in called)),
+        _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
+        _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
     ]
     if request["lookahead"]:

@@ -39,11 +39,6 @@ _REASONS: Final = {
     """,
     "native code has no place where a callback may sleep": "bpf_wq_init bpf_wq_set_callback_impl bpf_wq_start",
     "only a program that the kernel runs has streams": "bpf_stream_vprintk_impl",
-    "it works on strings at any address": """
-        bpf_strcasecmp bpf_strchr bpf_strchrnul bpf_strcmp bpf_strcspn bpf_strlen bpf_strnchr bpf_strnlen bpf_strnstr
-        bpf_strrchr bpf_strspn bpf_strstr
-    """,
-    "it iterates over memory at any address": "bpf_iter_bits_destroy bpf_iter_bits_new bpf_iter_bits_next",
     "native code has no such lock": """
         bpf_res_spin_lock bpf_res_spin_lock_irqsave bpf_res_spin_unlock bpf_res_spin_unlock_irqrestore
     """,

@@ -86,6 +86,12 @@ struct uxdp_rx_metadata {
 	u16 zero[3];
 };
 
+/* Memory from start to end, end excluded. */
+struct uxdp_range {
+	u64 start;
+	u64 end;
+};
+
 enum uxdp_redirect {
 	UXDP_REDIRECT_NONE = 0,
 	UXDP_REDIRECT_IFINDEX = 1, /* bpf_redirect */
@@ -126,6 +132,10 @@ struct uxdp_worker {
 	 * -EOPNOTSUPP. */
 	const struct uxdp_rx_metadata *rx_metadata;
 	const struct uxdp_frame *burst; /* the first of the burst's frames */
+	/* What a program may read by an address that nobody has checked, see known_memory.h. */
+	const struct uxdp_range *memory;
+	u64 num_memory;
+	u64 stack_top; /* of the burst that is run; above it is nothing of the program's */
 };
 
 /* Tests with several threads in one module define this as __thread. */
@@ -154,9 +164,11 @@ void uxdp_run(struct uxdp_frame *frames, u32 n);
 s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
 
 /* Whether the program can redirect, whether helpers ask for the frame at hand (uxdp_worker.frame),
- * and whether it makes tail calls; the compiler defines them. */
+ * whether they are given addresses that nobody has checked (uxdp_worker.stack_top), and whether it
+ * makes tail calls; the compiler defines them. */
 bool uxdp_redirects(void);
 bool uxdp_asks_for_frame(void);
+bool uxdp_asks_for_memory(void);
 bool uxdp_makes_tail_calls(void);
 
 /*

@@ -44,6 +44,11 @@ __attribute__((weak)) bool uxdp_asks_for_frame(void)
 	return true;
 }
 
+__attribute__((weak)) bool uxdp_asks_for_memory(void)
+{
+	return true;
+}
+
 __attribute__((weak)) bool uxdp_makes_tail_calls(void)
 {
 	return true;
@@ -65,6 +70,8 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 {
 	uxdp_worker.clock_fresh = 0;
 	uxdp_worker.burst = frames;
+	if (uxdp_asks_for_memory())
+		uxdp_worker.stack_top = (u64)__builtin_frame_address(0);
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
 

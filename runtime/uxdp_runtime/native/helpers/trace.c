@@ -57,15 +57,3 @@ UXDP_HELPER s64 uxdp_helper_snprintf(char *text, u64 size, const char *format, c
 	length = format_text(text, (u32)size, format, UINT32_MAX, data, len / 8);
 	return length < 0 ? length : length + 1;
 }
-
-/* bpf_strncmp */
-UXDP_HELPER s64 uxdp_helper_strncmp(const char *one, u64 size, const char *other)
-{
-	for (u32 i = 0; i < (u32)size; i++) {
-		s32 difference = (u8)one[i] - (u8)other[i];
-
-		if (difference || !one[i])
-			return difference < 0 ? -1 : difference > 0;
-	}
-	return 0;
-}
