@@ -40,7 +40,7 @@ privileged: $(READY) .venv/.test-packages
 	$(PYTEST) tests/privileged --ignore-glob="*/test_serve*"
 
 serving: $(READY) .venv/.test-packages
-	$(BIN)/pytest tests/privileged/test_serve*.py
+	$(BIN)/pytest -n 3 tests/privileged/test_serve*.py
 
 # A million random frames for each example, hundreds of killed processes, a minute of load; ten thousand random programs.
 soak: $(READY) .venv/.test-packages
