@@ -95,4 +95,5 @@ class Worker(ctypes.Structure):
         ("memory", ctypes.c_uint64),
         ("num_memory", ctypes.c_uint64),
         ("stack_top", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint64),
     )

@@ -154,6 +154,8 @@ class Differential:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        for side in self._sides:
+            side.close()
         self._rings.clear()
         self._twin = None
         self._resources.close()

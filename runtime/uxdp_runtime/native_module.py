@@ -6,14 +6,18 @@ random state) are resolved into the code. Stores are shared by all workers.
 
 import ctypes
 import mmap
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from . import abi
+from .bpf.cpus import numa_node
+from .compile.asking import KERNEL
 from .compile.loader import Function, LoadedObject
 from .errors import ParameterError
+from .kernel_state import KernelState
 from .stores import Stores, libc_symbols
 
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
@@ -81,7 +85,15 @@ class NativeModule:
     """The code of one program for one worker."""
 
     def __init__(
-        self, data: bytes, stores: Stores, worker: int, *, seed: int = 1, now_ns: int = 0, trace_fd: int = -1
+        self,
+        data: bytes,
+        stores: Stores,
+        worker: int,
+        *,
+        seed: int = 1,
+        now_ns: int = 0,
+        trace_fd: int = -1,
+        kernel: KernelState | None = None,
     ) -> None:
         """Load a compiled object.
 
@@ -89,6 +101,8 @@ class NativeModule:
         :param worker: number of the worker, its slot in per-CPU maps
         :param seed: of bpf_get_prandom_u32
         :param now_ns: if not 0, what all clocks return
+        :param kernel: what the program asks the kernel by; borrowed
+        :raises NativeObjectError: the program asks the kernel, and there is nothing to ask by
         """
         state = seed or 1
         words = []
@@ -104,12 +118,15 @@ class NativeModule:
             now_ns=now_ns,
             jiffies_hz=kernel_hz(),
             trace_fd=trace_fd & ((1 << 64) - 1),
+            numa_node=numa_node(min(os.sched_getaffinity(0))),
         )
+        self.kernel = kernel
         self._stores = stores
         symbols: Mapping[str, int] = {
             **stores.symbols(worker),
             **libc_symbols(),
             "uxdp_worker": ctypes.addressof(self.worker),
+            **({KERNEL: kernel.address} if kernel is not None else {}),
         }
         self._object = LoadedObject(data, symbols)
         known = [*stores.memory(), *self._object.constants]

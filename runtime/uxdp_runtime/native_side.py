@@ -8,6 +8,7 @@ from typing import Final
 from . import abi
 from .compile.program import CompiledProgram
 from .frames.generate import Frame
+from .kernel_state import kernel_state_for
 from .native_module import FrameBatch, NativeModule
 from .outcomes import Outcome, Records, Redirect
 from .steps import MapChange
@@ -42,7 +43,10 @@ class NativeSide:
         source = compiled.source
         self.stores = Stores(source.object, source.maps, source.num_cpus, control)
         self.stores.link_programs(source.object, source.programs)
-        self._module = NativeModule(compiled.native.data, self.stores, cpu, seed=seed, now_ns=now_ns)
+        self.kernel = kernel_state_for(compiled.native.data, compiled.helpers)
+        self._module = NativeModule(
+            compiled.native.data, self.stores, cpu, seed=seed, now_ns=now_ns, kernel=self.kernel
+        )
         self._batch = FrameBatch(burst_frames)
         self._maps = [store.definition.name for store in self.stores]
         self._positions = {store.definition.name: 0 for store in self.stores if store.definition.type == "ringbuf"}
@@ -51,8 +55,18 @@ class NativeSide:
         for name in self._positions:
             self.stores[name].fill_ring(garbage)
 
+    def close(self) -> None:
+        """Give up what the program asks the kernel by."""
+        if self.kernel is not None:
+            self.kernel.close()
+
     def run(self, frames: Sequence[Frame]) -> list[Outcome]:
-        """Run the program on a burst of frames; the outcomes are without records."""
+        """Run the program on a burst of frames; the outcomes are without records.
+
+        What the kernel answered to an earlier burst is forgotten, for it may have changed since.
+        """
+        if self.kernel is not None:
+            self.kernel.forget()
         for index, frame in enumerate(frames):
             self._batch.put(
                 index, frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index

@@ -16,6 +16,7 @@ from .bpf.maps import Map
 from .bpf.network_namespace import LOOPBACK_IFINDEX, NetworkNamespace
 from .bpf.redirect_probe import RedirectProbe
 from .bpf.ring_buffer import RingBuffer
+from .compile.asking import HELPERS as ASKING
 from .errors import BpfError
 from .frames.generate import Frame
 from .outcomes import Redirect
@@ -23,7 +24,6 @@ from .steps import MapChange
 from .verify import VerifiedObject, verify
 
 _REDIRECTING: Final = frozenset({"bpf_redirect", "bpf_redirect_map"})
-_LOOKING_AROUND: Final = "bpf_fib_lookup"
 _DEVMAPS: Final = frozenset({"devmap", "devmap_hash"})
 _PEER_IFINDEX: Final = 0x7FFE_0000  # of the other ends of devices: far from where systems count
 
@@ -41,9 +41,10 @@ class RedirectTwin:
 
         :raises UnsupportedFeatureError: targets cannot be found out here, or for this program; it says why
         """
-        if any(_LOOKING_AROUND in fact.helpers for fact in verified.bound.facts.programs):
+        asking = sorted(ASKING.keys() & {name for fact in verified.bound.facts.programs for name in fact.helpers})
+        if asking:
             raise UnsupportedFeatureError(
-                "redirect targets", f"the answers of {_LOOKING_AROUND} depend on the network namespace"
+                "redirect targets", f"the answers of {asking[0]} depend on the network namespace"
             )
         self._devices = {LOOPBACK_IFINDEX}
         with ExitStack() as stack:

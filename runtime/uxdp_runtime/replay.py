@@ -18,6 +18,7 @@ from .bpf.constants import encode_constants
 from .compile.compiler import ProgramSource, Target, compile_object
 from .compile.program import CompiledProgram, compile_program, program_source
 from .frames.generate import Frame
+from .kernel_state import kernel_state_for, refuse_questions
 from .native_module import FrameBatch, FrameResult, NativeModule
 from .stores import ControlLibrary, Stores
 from .verify import VerifiedObject
@@ -44,7 +45,8 @@ class Replay:
         self.compiled = compiled
         self.stores = Stores(source.object, source.maps, source.num_cpus, control)
         self.stores.link_programs(source.object, source.programs)
-        self._module = NativeModule(data, self.stores, 0, seed=seed)
+        self._kernel = kernel_state_for(data, compiled.helpers) if compiled is not None else None
+        self._module = NativeModule(data, self.stores, 0, seed=seed, kernel=self._kernel)
         self._batch = FrameBatch(BURST_FRAMES)
         self.verdicts: Counter[int] = Counter()
         self._rings = [store for store in self.stores if store.definition.type == "ringbuf"]
@@ -65,6 +67,8 @@ class Replay:
                     ifindex=frame.ingress_ifindex,
                     queue=frame.rx_queue_index,
                 )
+            if self._kernel is not None:
+                self._kernel.forget()  # what was answered to the burst before
             self._module.run(self._batch, len(burst))
             for ring in self._rings:
                 self.records[ring.definition.name] += len(ring.consume_records())
@@ -101,4 +105,6 @@ def replay_unverified(
     obj = BpfObject(bytes(bound.authentic.bundle.object))
     constants = {item.name: item.data for item in encode_constants(obj, bound.facts.params, params)}
     source = program_source(bound, program, num_cpus=1, values=None, constants=constants)
-    return Replay(source, compile_object(source, target).data, control)
+    data = compile_object(source, target).data
+    refuse_questions(data, {name for fact in bound.facts.programs for name in fact.helpers})
+    return Replay(source, data, control)

@@ -121,7 +121,15 @@ def test_compile_what_no_verified_program_does_is_refused(minimal_object: bytes,
 
 @pytest.mark.parametrize(
     "name",
-    ["process_vm_readv", "write", "uxdp_helper_map_update_elem", "uxdp_worker", "bpf_xdp_nothing"],
+    [
+        "process_vm_readv",
+        "syscall",
+        "write",
+        "uxdp_helper_map_update_elem",
+        "uxdp_worker",
+        "uxdp_kernel",
+        "bpf_xdp_nothing",
+    ],
 )
 def test_compile_kfunc_that_is_called_like_a_function_of_ours_is_no_such_function(
     minimal_object: bytes, name: str

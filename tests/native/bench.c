@@ -13,6 +13,7 @@ extern void *mmap(void *address, u64 len, int protection, int flags, int fd, s64
 extern void *malloc(u64 size);
 
 struct uxdp_worker uxdp_worker = {.num_cpus = 1};
+struct uxdp_kernel uxdp_kernel;
 
 u32 uxdp_program(struct uxdp_frame *frame)
 {

@@ -14,6 +14,7 @@ extern void *mmap(void *address, u64 len, int protection, int flags, int fd, s64
 #define ADDRESSES 100000u
 
 struct uxdp_worker uxdp_worker = {.num_cpus = 1};
+struct uxdp_kernel uxdp_kernel;
 
 u32 uxdp_program(struct uxdp_frame *frame)
 {

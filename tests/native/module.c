@@ -6,6 +6,7 @@
 #include "../../runtime/uxdp_runtime/native/uxdp.c"
 
 UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
+struct uxdp_kernel uxdp_kernel;
 
 u32 (*test_program)(struct uxdp_frame *frame);
 

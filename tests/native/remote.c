@@ -105,6 +105,11 @@ long process_vm_readv(int pid, u64 local, u64 locals, u64 remote, u64 remotes, u
 	return call6(PROCESS_VM_READV, (u64)pid, local, locals, remote, remotes, flags);
 }
 
+long syscall(long number, u64 a, u64 b, u64 c)
+{
+	return call6(number, a, b, c, 0, 0, 0);
+}
+
 static void end(int status)
 {
 	for (;;)

@@ -35,7 +35,7 @@ def bundles(tmp_path: Path, isolated_user: IsolatedUser) -> dict[str, Path]:
     """Bundles whose publisher is trusted, by the case they are made of."""
     isolated_user.trust(f'[[keys]]\nkey = "{PUBLISHER.public.text}"\nnames = ["*"]\n')
     paths = {}
-    for case in ("loading/settings", "native/redirect_targets", "native/ring_records"):
+    for case in ("loading/settings", "native/redirect_targets", "native/ring_records", "native/fib_lookup"):
         path = tmp_path / f"{Path(case).name}.uxdp"
         path.write_bytes(signed_case(case))
         paths[path.stem] = path
@@ -195,3 +195,10 @@ def test_replay_untrusted_bundle_is_refused(bundles: dict[str, Path], pcap: Path
     result = run(bundles["settings"], pcap)
     assert result.exit_code == 4
     assert result.stdout == ""
+
+
+def test_replay_refuses_a_program_whose_answers_are_the_kernels(bundles: dict[str, Path], pcap: Path) -> None:
+    result = run(bundles["fib_lookup"], pcap)
+    assert result.exit_code == 8
+    assert "bpf_fib_lookup: its answer is the running kernel's" in result.output
+    assert "go without --unverified" in result.output

@@ -8,7 +8,7 @@ import pytest
 
 from tests.native_library import clang
 from uxdp_bundle.shim import NATIVE_XDP_MD, NATIVE_XDP_MD_BYTES
-from uxdp_runtime import abi
+from uxdp_runtime import abi, kernel_state
 from uxdp_runtime.ports import af_xdp_abi as xsk
 from uxdp_runtime.ports import port_abi as port
 
@@ -20,6 +20,10 @@ STRUCTS = {
     "uxdp_rx_metadata": abi.RxMetadata,
     "uxdp_ring": xsk.Ring,
     "uxdp_range": abi.Range,
+    "uxdp_kernel": kernel_state.Kernel,
+    "uxdp_device": kernel_state.Device,
+    "uxdp_socket": kernel_state.Socket,
+    "uxdp_socket_name": kernel_state.SocketName,
     "uxdp_queue_state": port.QueueState,
     "uxdp_sample": port.Sample,
     "uxdp_samples": port.Samples,
@@ -29,7 +33,7 @@ STRUCTS = {
 
 def assertions() -> str:
     """Return C that compiles only if both languages agree."""
-    lines = ['#include "abi.h"', '#include "ports/af_xdp.h"']
+    lines = ['#include "abi.h"', '#include "ask.h"', '#include "ports/af_xdp.h"']
     for name, mirror in STRUCTS.items():
         lines.append(f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(mirror)}, "sizeof {name}");')
         for field, *_ in mirror._fields_:

@@ -12,6 +12,7 @@ from typing import Final
 
 from .. import abi
 from ..compile.compiler import NativeObject
+from ..kernel_state import kernel_state_for
 from ..native_module import NativeModule
 from ..stores import Stores
 from .workload import HEAD_BYTES, FlowFrame
@@ -41,10 +42,13 @@ class _Bench(ctypes.Structure):
 class NativeSide:
     """One variant, ready to run."""
 
-    def __init__(self, native: NativeObject, stores: Stores, worker: int, frame: FlowFrame) -> None:
-        """Load the code; ``native`` was compiled with EXPORTED."""
+    def __init__(
+        self, native: NativeObject, stores: Stores, worker: int, frame: FlowFrame, helpers: frozenset[str] = frozenset()
+    ) -> None:
+        """Load the code; ``native`` was compiled with EXPORTED from a program that calls these helpers."""
         self.stores = stores
-        self._module = NativeModule(native.data, stores, worker)
+        self._kernel = kernel_state_for(native.data, helpers)
+        self._module = NativeModule(native.data, stores, worker, kernel=self._kernel)
         self._descriptors = (abi.Frame * BURST)()
         self._chunks = mmap.mmap(-1, BURST * CHUNK_BYTES)
         for number in range(BURST):
@@ -61,6 +65,11 @@ class NativeSide:
         self._run = self._module.function("uxdp_bench_run", None, ctypes.c_void_p, ctypes.c_uint64)
         self._empty = self._module.function("uxdp_bench_empty", None, ctypes.c_void_p, ctypes.c_uint64)
         self._heads: mmap.mmap | None = None
+
+    def close(self) -> None:
+        """Give up what the program asks the kernel by."""
+        if self._kernel is not None:
+            self._kernel.close()
 
     def use_heads(self, heads: mmap.mmap, num_flows: int) -> None:
         """Take the heads of frames, HEAD_BYTES for each flow; they are kept alive."""

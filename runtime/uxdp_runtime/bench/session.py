@@ -74,6 +74,7 @@ class Session:
         self._workload = workload
         self._cpu = max(os.sched_getaffinity(0))
         self._control = control
+        self._helpers = compiled.helpers
         sources = {NATIVE: (compiled.source, Variant(EXPORTED))}
         sources |= {name: (compiled.source, variant) for name, variant in ABLATIONS.items()}
         if limit is not None:
@@ -82,6 +83,11 @@ class Session:
             sources[LIMIT] = (source, Variant(EXPORTED, from_c=True))
         self._sides = {name: self._side(source, variant, target) for name, (source, variant) in sources.items()}
         self._fill_maps(compiled)
+
+    def close(self) -> None:
+        """Give up what the variants opened."""
+        for side in self._sides.values():
+            side.close()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -143,7 +149,7 @@ class Session:
         native = compile_object(source, target, variant)
         stores = Stores(source.object, source.maps, source.num_cpus, self._control)
         stores.link_programs(source.object, source.programs)
-        return NativeSide(native, stores, self._cpu, self._workload.frame)
+        return NativeSide(native, stores, self._cpu, self._workload.frame, self._helpers)
 
     def _fill_maps(self, compiled: CompiledProgram) -> None:
         codecs = MapCodec.for_object(compiled.source.object)

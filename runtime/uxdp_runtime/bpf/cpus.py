@@ -1,4 +1,4 @@
-"""How many CPUs there may ever be: the number of values that an element of a per-CPU map has."""
+"""CPUs: how many there may ever be, which is the number of values that an element of a per-CPU map has; their nodes."""
 
 import re
 from functools import cache
@@ -8,6 +8,8 @@ from typing import Final
 from ..errors import BpfError
 
 _POSSIBLE: Final = Path("/sys/devices/system/cpu/possible")
+_NODES: Final = "/sys/devices/system/cpu/cpu{}"
+_NODE: Final = re.compile(r"node(\d+)")
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -36,3 +38,12 @@ def num_possible_cpus() -> int:
         return parse_cpu_list(_POSSIBLE.read_text())
     except OSError as cause:
         raise BpfError(cause.errno or 0, cause.strerror or "unreadable", context=str(_POSSIBLE)) from cause
+
+
+def numa_node(cpu: int) -> int:
+    """Return the NUMA node of a CPU, 0 on a machine that has but one."""
+    try:
+        matches = [_NODE.fullmatch(path.name) for path in Path(_NODES.format(cpu)).iterdir()]
+    except OSError:
+        return 0
+    return next((int(match[1]) for match in matches if match is not None), 0)

@@ -74,6 +74,7 @@ def bench(
         compiled = compile_program(verified, name, target, num_cpus=native_cpus(), cache_directory=cache_directory())
         bitcode = compile_source(limit, clang=clang) if limit is not None else None
         session = Session(compiled, target, control_library(), content, bitcode)
+        stack.callback(session.close)
         figures: list[Figures] = []
         with _progress(sum(rounds_for(plan, number) for number in plan.flows)) as step:
             figures += session.measure(plan, step)

@@ -18,6 +18,7 @@ from uxdp_bundle.errors import BundleFormatError, UnsupportedFeatureError
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.native_code import NativeCode, maps_digest, parse_native_code
 
+from .asking import KERNEL
 from .compiler import (
     EXPORTED,
     LIBC,
@@ -143,7 +144,7 @@ def _link_errors(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str,
     """Link the code for a place where nothing is: another version of this runtime may call things otherwise."""
     declared = [definition.name for definition in source.maps if not definition.name.startswith(".")]
     names = [
-        *(*LIBC, "uxdp_worker", NUM_CPUS),
+        *(*LIBC, "uxdp_worker", KERNEL, NUM_CPUS),
         *(prefix + name for name in declared for prefix in (STORE, CPU_STORE)),
         *(OWN + name for name in writable_variables(source.object)),
     ]

@@ -22,7 +22,18 @@ NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
 EXPORTED: Final = ("uxdp_run",)
 # The libc functions that the native library and LLVM's own lowering call.
 LIBC: Final = (
-    *("memcpy", "memmove", "memset", "memcmp", "bcmp", "clock_gettime", "write", "getpid", "process_vm_readv"),
+    *(
+        "memcpy",
+        "memmove",
+        "memset",
+        "memcmp",
+        "bcmp",
+        "clock_gettime",
+        "write",
+        "getpid",
+        "process_vm_readv",
+        "syscall",
+    ),
 )
 _TIMEOUT_SECONDS: Final = 120
 

@@ -128,7 +128,7 @@ class LinkedImage:
         self._externals = externals
         try:
             self._sections, self._machine = _parse_sections(data, machine)
-            self._symbols = self._parse_symbols()
+            self._symbols = _parse_symbols(data, self._sections)
             self._relocations = self._parse_relocations()
             self._layout()
         except (struct.error, IndexError, ValueError, UnicodeDecodeError) as cause:
@@ -154,16 +154,6 @@ class LinkedImage:
             self._relocate()
         except struct.error as cause:
             raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
-
-    def _parse_symbols(self) -> list[_Symbol]:
-        for section in self._sections:
-            if section.type == _SHT_SYMTAB:
-                names = _content(self._data, self._sections[section.link])
-                return [
-                    _Symbol(_text(names, name), index, value, size, info & 0xF == _STT_FUNC)
-                    for name, info, _other, index, value, size in _SYMBOL.iter_unpack(_content(self._data, section))
-                ]
-        return []
 
     def _parse_relocations(self) -> list[tuple[int, int, int, _Symbol, int]]:
         """Return (section, offset, type, symbol, addend) of the loaded sections' relocations."""
@@ -274,6 +264,19 @@ class LinkedImage:
         struct.pack_into("<III", self.memory, stub, adrp, ldr, 0xD61F0200)
 
 
+def undefined_names(data: bytes) -> frozenset[str]:
+    """Return the symbols that an object of this machine leaves to its loader.
+
+    :raises NativeObjectError: malformed, or another machine's
+    """
+    try:
+        sections, _machine = _parse_sections(data, platform.machine())
+        symbols = _parse_symbols(data, sections)
+    except (struct.error, IndexError, ValueError, UnicodeDecodeError) as cause:
+        raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
+    return frozenset(symbol.name for symbol in symbols if symbol.section == _SHN_UNDEF and symbol.name)
+
+
 def _map_memory(size: int) -> tuple[mmap.mmap, int]:
     # Private: a data process that is taken over must not be able to change the code of whoever forked it.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -312,6 +315,17 @@ def _parse_sections(data: bytes, machine_name: str) -> tuple[list[_Section], int
         if section.type == _SHT_RELA and section.info >= shnum:
             raise NativeObjectError("relocations for no section", context="native object")
     return sections, machine
+
+
+def _parse_symbols(data: bytes, sections: list[_Section]) -> list[_Symbol]:
+    for section in sections:
+        if section.type == _SHT_SYMTAB:
+            names = _content(data, sections[section.link])
+            return [
+                _Symbol(_text(names, name), index, value, size, info & 0xF == _STT_FUNC)
+                for name, info, _other, index, value, size in _SYMBOL.iter_unpack(_content(data, section))
+            ]
+    return []
 
 
 def _content(data: bytes, section: _Section) -> bytes:

@@ -51,6 +51,11 @@ class CompiledProgram:
         if maker is not _MAKER:
             raise TypeError("a CompiledProgram is made by compile_program() alone")
 
+    @property
+    def helpers(self) -> frozenset[str]:
+        """The helpers that any program of the object calls, by name."""
+        return frozenset(name for program in self.verified.bound.facts.programs for name in program.helpers)
+
     def __init_subclass__(cls) -> None:
         raise TypeError("CompiledProgram cannot be derived from")
 

@@ -10,6 +10,7 @@ from uxdp_bundle import defined_ir, ir_rules
 from uxdp_bundle.manifest import MapDefinition
 
 from . import (
+    asking,
     bounds,
     calls,
     context,
@@ -28,7 +29,7 @@ from .unreached import drop_unreached
 # llvm.TYPE:KIND:ANSWER$ACCESS names a CO-RE relocation's answer for the types that the source was compiled with.
 _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 # What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
-_EXTERNALS: Final = frozenset(("uxdp_worker", "uxdp_program", "uxdp.num_cpus"))
+_EXTERNALS: Final = frozenset(("uxdp_worker", asking.KERNEL, "uxdp_program", "uxdp.num_cpus"))
 _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
@@ -111,6 +112,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
         _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
+        _answer("uxdp_asks_kernel", any(name.replace(calls.PREFIX, "bpf_", 1) in asking.HELPERS for name in called)),
     ]
     if request["lookahead"]:
         lookahead.add_lookahead(module, entry, {native.definition.name: native for native in maps})

@@ -136,6 +136,7 @@ struct uxdp_worker {
 	const struct uxdp_range *memory;
 	u64 num_memory;
 	u64 stack_top; /* of the burst that is run; above it is nothing of the program's */
+	u64 numa_node; /* bpf_get_numa_node_id: of the CPU that the worker runs on */
 };
 
 /* Tests with several threads in one module define this as __thread. */

@@ -83,6 +83,7 @@ enum {
 #define EPERM 1
 #define ENOENT 2
 #define EINTR 4
+#define EIO 5
 #define E2BIG 7
 #define EAGAIN 11
 #define ENOMEM 12

@@ -9,6 +9,7 @@
  * by frame in order, as ever. It may well look up something else, because an earlier frame of the
  * group changed a map: then nothing is lost but the advantage.
  */
+#include "ask.h"
 #include "maps/prefetch.h"
 
 /* Frames that are looked ahead for at once: some more than the misses that a CPU has under way. */
@@ -54,6 +55,12 @@ __attribute__((weak)) bool uxdp_makes_tail_calls(void)
 	return true;
 }
 
+/* Only then is there a struct uxdp_kernel. */
+__attribute__((weak)) bool uxdp_asks_kernel(void)
+{
+	return false;
+}
+
 UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
@@ -72,6 +79,8 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 	uxdp_worker.burst = frames;
 	if (uxdp_asks_for_memory())
 		uxdp_worker.stack_top = (u64)__builtin_frame_address(0);
+	if (uxdp_asks_kernel())
+		kernel_begin_burst();
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
 

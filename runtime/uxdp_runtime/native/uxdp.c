@@ -11,6 +11,7 @@
 #include "helpers/ringbuf.c"
 #include "helpers/sections.c"
 #include "helpers/strings.c"
+#include "helpers/routing.c"
 #include "helpers/time.c"
 #include "helpers/trace.c"
 #include "helpers/xdp.c"

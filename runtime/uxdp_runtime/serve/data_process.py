@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..bpf.cpus import numa_node
 from ..errors import PortError
 from ..native_module import NativeModule
 from ..ports.port_abi import STOP_DRAINED, STOP_NOW
@@ -135,7 +136,9 @@ def _serve(channel: socket.socket, port: Port, workers: Sequence[Worker], estate
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the control process decides
     wake_fd = eventfd()
-    _close_all_but({channel.fileno(), wake_fd, *port.descriptors(), *estate.descriptors()})
+    kernels = [kernel for worker in workers if (kernel := worker.module.kernel) is not None]
+    asking = {kernel.fd for kernel in kernels}
+    _close_all_but({channel.fileno(), wake_fd, *port.descriptors(), *estate.descriptors(), *asking})
     try:
         found = port.enter()
     except PortError as error:
@@ -144,6 +147,9 @@ def _serve(channel: socket.socket, port: Port, workers: Sequence[Worker], estate
         return
     loops = [_Loop(port, worker, wake_fd) for worker in workers]
     port.confine()
+    for kernel in kernels:
+        kernel.forget()  # what was answered to an earlier data process
+        kernel.check()
     channel.send(READY + json.dumps(found).encode())
     if channel.recv(1) != GO:
         return
@@ -183,6 +189,7 @@ class _Loop:
 
     def __init__(self, port: Port, worker: Worker, wake_fd: int) -> None:
         self._cpu = worker.queue.plan.cpu
+        worker.module.worker.numa_node = numa_node(self._cpu)
         self._queue, self._kept = port.descriptor(worker.queue, worker.module, wake_fd)
         self._recover, self._serve = port.loop()
         self._thread = threading.Thread(target=self._run, name=f"queue-{worker.queue.plan.worker}", daemon=True)

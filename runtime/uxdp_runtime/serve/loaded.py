@@ -15,6 +15,7 @@ from uxdp_bundle.binding import BoundBundle
 from ..bpf.maps import Map
 from ..compile.cache import cache_directory
 from ..compile.program import CompiledProgram, compile_program
+from ..kernel_state import kernel_state_for
 from ..map_file import read_map_file
 from ..native_module import NativeModule
 from ..ports.attachment import Fallback
@@ -141,8 +142,14 @@ def load(
                     source.object, options.maps or None, options.assignments, cpus=num_workers, codecs=maps.codecs
                 )
             )
-        workers = tuple(
-            NativeModule(compiled.native.data, stores, worker, seed=int.from_bytes(os.urandom(8), "little"))
-            for worker in range(num_workers)
-        )
+        workers = tuple(_worker(compiled, stores, number, stack) for number in range(num_workers))
         return Loaded(verified, compiled, stores, maps, workers, stack.pop_all())
+
+
+def _worker(compiled: CompiledProgram, stores: Stores, number: int, stack: ExitStack) -> NativeModule:
+    """Load the code for one worker, with what it asks the kernel by."""
+    kernel = kernel_state_for(compiled.native.data, compiled.helpers)
+    if kernel is not None:
+        stack.enter_context(kernel)
+    seed = int.from_bytes(os.urandom(8), "little")
+    return NativeModule(compiled.native.data, stores, number, seed=seed, kernel=kernel)

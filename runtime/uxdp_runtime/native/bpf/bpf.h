@@ -9,8 +9,10 @@
 #define UXDP_BPF_BPF_H
 
 typedef unsigned char __u8;
+typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
+typedef long long __s64;
 
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, value) int(*name)[value]
@@ -29,6 +31,8 @@ enum {
 	XDP_PASS = 2,
 	XDP_TX = 3,
 	XDP_REDIRECT = 4,
+
+	EINVAL = 22,
 };
 
 struct xdp_md {
@@ -54,5 +58,26 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
 static long (*const bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, void *from,
 					 __u32 len) = (void *)190;
+
+static long (*const bpf_fib_lookup)(void *ctx, void *params, int len, __u32 flags) = (void *)69;
+static void *(*const bpf_sk_lookup_tcp)(void *ctx, void *tuple, __u32 len, __u64 netns,
+					__u64 flags) = (void *)84;
+static void *(*const bpf_sk_lookup_udp)(void *ctx, void *tuple, __u32 len, __u64 netns,
+					__u64 flags) = (void *)85;
+static long (*const bpf_sk_release)(void *sk) = (void *)86;
+static void *(*const bpf_skc_lookup_tcp)(void *ctx, void *tuple, __u32 len, __u64 netns,
+					 __u64 flags) = (void *)99;
+static long (*const bpf_tcp_check_syncookie)(void *sk, void *ip, __u32 ip_len, void *tcp,
+					     __u32 tcp_len) = (void *)100;
+static __s64 (*const bpf_tcp_gen_syncookie)(void *sk, void *ip, __u32 ip_len, void *tcp,
+					    __u32 tcp_len) = (void *)110;
+static long (*const bpf_check_mtu)(void *ctx, __u32 ifindex, __u32 *mtu_len, int len_diff,
+				   __u64 flags) = (void *)163;
+static __s64 (*const bpf_tcp_raw_gen_syncookie_ipv4)(void *ip, void *tcp,
+						     __u32 tcp_len) = (void *)204;
+static __s64 (*const bpf_tcp_raw_gen_syncookie_ipv6)(void *ip, void *tcp,
+						     __u32 tcp_len) = (void *)205;
+static long (*const bpf_tcp_raw_check_syncookie_ipv4)(void *ip, void *tcp) = (void *)206;
+static long (*const bpf_tcp_raw_check_syncookie_ipv6)(void *ip, void *tcp) = (void *)207;
 
 #endif

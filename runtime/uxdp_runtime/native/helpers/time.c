@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Clocks, numbers of CPUs, random numbers.
+ * Clocks, numbers of CPUs and nodes, random numbers.
  *
  * References: kernel/bpf/helpers.c; include/linux/jiffies.h, INITIAL_JIFFIES
  */
@@ -50,6 +50,11 @@ UXDP_HELPER u64 uxdp_helper_jiffies64(void)
 UXDP_HELPER u64 uxdp_helper_get_smp_processor_id(void)
 {
 	return uxdp_worker.cpu;
+}
+
+UXDP_HELPER u64 uxdp_helper_get_numa_node_id(void)
+{
+	return uxdp_worker.numa_node;
 }
 
 UXDP_INLINE u64 rotate_left(u64 word, u32 bits)

@@ -14,15 +14,6 @@
 /* Below so many frames the TX ring is cheaper than a call (measured on veth, see DESIGN 11). */
 #define UXDP_MIN_INJECTED 20u
 
-/* union bpf_attr for BPF_PROG_TEST_RUN, include/uapi/linux/bpf.h */
-struct test_run {
-	u32 prog_fd, retval, data_size_in, data_size_out;
-	u64 data_in, data_out;
-	u32 repeat, duration, ctx_size_in, ctx_size_out;
-	u64 ctx_in, ctx_out;
-	u32 flags, cpu, batch_size, zero;
-};
-
 /* Run the injector on the first n slots; how many it took. */
 static u32 inject_slots(struct uxdp_queue *queue, u32 n)
 {
