@@ -158,7 +158,7 @@ class RemoteProgram:
             (NATIVE_FOLDER / f"control-{MACHINE}.o").read_bytes(), {**libc, "uxdp_worker": self._worker}
         )
         self._control = control.symbols
-        symbols = {**libc, "uxdp_worker": self._worker, NUM_CPUS: int(worker.num_cpus)}
+        symbols = {**libc, "uxdp_worker": self._worker, NUM_CPUS: int(worker.num_cpus), "uxdp_pool": 0}
         self._maps: dict[str, tuple[int, MapDefinition]] = {}
         declared = [definition for definition in maps if not definition.name.startswith(".")]
         for number, definition in enumerate(declared):

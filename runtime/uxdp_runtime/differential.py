@@ -30,6 +30,7 @@ from typing import Final, NamedTuple, Self
 from uxdp_bundle.errors import UnsupportedFeatureError
 
 from .bpf.cpus import num_possible_cpus
+from .bpf.inner_maps import KernelMaps, split_inner_name
 from .bpf.ring_buffer import RingBuffer
 from .bpf.test_run import TestRunner
 from .compile.program import CompiledProgram
@@ -113,6 +114,7 @@ class Differential:
         source = compiled.source
         self._entry = source.entry
         compiled.verified.programs[source.entry].check_runs_in_kernel("in a test")
+        self._kernel = KernelMaps(source.maps, self._verified.maps)
         self._runner = TestRunner(compiled.verified.programs[source.entry].fd)
         self._cpus = os.sched_getaffinity(0)
         self._cpu = min(self._cpus)
@@ -168,10 +170,10 @@ class Differential:
         for name, items in contents.items():
             elements = tuple(items)
             if self._twin is not None:
-                self._twin.fill(name, elements, self._verified.maps[name])
+                self._twin.fill(name, elements, self._kernel)
+            else:
+                self._kernel.update(name, elements)
             for key, value in elements:
-                if self._twin is None:
-                    self._verified.maps[name].update(key, value)
                 for side in self._sides:
                     side.stores.update(name, key, value)
 
@@ -190,8 +192,11 @@ class Differential:
 
         What waits for its burst has to be run before: call it between calls of ``run``.
         """
-        original = self._verified.maps[change.map]
-        kernel = change.apply(original) if self._twin is None else self._twin.change(change, original)
+        if self._twin is not None:
+            kernel = self._twin.change(change, self._kernel)
+        else:
+            with self._kernel.open(change.map) as original:
+                kernel = change.apply(original)
         results = [side.change(change) for side in self._sides]
         wrong = next((result for result in results if result != kernel), None)
         return None if wrong is None else ChangeDifference(change, kernel, wrong)
@@ -232,12 +237,13 @@ class Differential:
                 yield replace(item, in_bursts=True)
 
     def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
-        for store in stores:
+        for store in (*stores, *stores.made()):
             definition = store.definition
             if definition.type in _REFERENCES or definition.type in _STREAMS:
                 continue
             alone = self.stores[definition.name]
-            if store is not alone and definition.type in _ARRAYS and store.has_memory_of(alone):
+            is_made = split_inner_name(definition.name) is not None
+            if store is not alone and not is_made and definition.type in _ARRAYS and store.has_memory_of(alone):
                 continue  # which was compared already
             pair = [side.stores[definition.name] for side in (self._native, self._shadow)]
             for kernel, tested in self._elements(store):
@@ -251,7 +257,7 @@ class Differential:
 
     def _elements(self, store: Store) -> Iterator[tuple[dict[bytes, bytes], dict[bytes, bytes]]]:
         """Yield the elements of a map on both sides, without pieces of an array that are equal."""
-        kernel, native = self._verified.maps[store.definition.name].items(), store.items()
+        kernel, native = self._kernel.items(store.definition.name), store.items()
         if store.definition.type not in _ARRAYS:
             yield dict(kernel), dict(native)
             return

@@ -14,25 +14,35 @@ An element of bpftool's holds its bytes as lists of ``"0x00"``, and these count;
 ``formatted`` object, that is read as bpftool means it (see Notation.BPFTOOL). Empty slots, which bpftool prints as
 ``{"error": "No such file or directory"}``, are skipped.
 
+What is in a map of maps is the name of a declared map, or ``{"max_entries": 1000}`` for a new one; the new one's
+elements go by ``OUTER[KEY]``::
+
+    {"caches": {"0": {"max_entries": 1000}, "1": "cache_of_others"}, "caches[0]": {"10.0.0.1": 7}}
+
 An assignment is ``MAP:KEY=VALUE``. Key and value are JSON or plain text: ``ring:0=3``, ``reals:0=10.0.0.11``,
 ``vips:{"addr":"10.0.0.1","port":80,"proto":6}={"id":0}``, ``rules6:2001:db8::/32=1``, ``flags:0=0a 00 ff ff``.
 """
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from . import map_text
 from .bpf.cpus import num_possible_cpus
+from .bpf.inner_maps import inner_name, split_inner_name
 from .errors import ParameterError
 from .map_layout import Notation, describe
 from .map_values import MapCodec, MapValueError
 
 _EMPTY_SLOT: Final = {"error": "No such file or directory"}
 _ELEMENT_MEMBERS: Final = frozenset({"key", "value", "values", "formatted"})
+_ASSIGNMENT: Final = re.compile(r"(?P<map>[^:[]*[^:[\s][^:[]*(?:\[.*?\])?\s*):(?P<rest>.*)", re.DOTALL)
+_INNER: Final = re.compile(r"(?P<outer>[^[]+)\[(?P<key>.*)\]")
 _JSON_BEGINS: Final = ("{", "[", '"')
 
 Contents = dict[str, list[tuple[bytes, bytes]]]
@@ -107,7 +117,8 @@ def load_document(document: Any, codecs: Mapping[str, MapCodec], *, cpus: int, s
             remedy='put the map\'s name around it: {"NAME": …}',
         )
     contents: Contents = {}
-    for name, elements in document.items():
+    # Maps of maps first: what is in their maps comes after these are there.
+    for name, elements in sorted(document.items(), key=lambda item: "[" in item[0]):
         codec = find_codec(name, codecs, source)
         if isinstance(elements, dict):
             pairs = [_keyed(codec, key, value, cpus, source) for key, value in elements.items()]
@@ -119,7 +130,7 @@ def load_document(document: Any, codecs: Mapping[str, MapCodec], *, cpus: int, s
                 f"{describe(elements)}, expected a list of elements, or an object of values by key",
                 context=f"{source}: map {name}",
             )
-        contents[name] = pairs
+        contents.setdefault(codec.name, []).extend(pairs)
     return contents
 
 
@@ -130,14 +141,13 @@ def parse_assignment(text: str, codecs: Mapping[str, MapCodec], *, cpus: int) ->
     :raises MapValueError: key or value does not fit the map
     """
     source = describe(text)
-    name, colon, rest = text.partition(":")
-    name = name.strip()
-    if not colon or not name:
+    parted = _ASSIGNMENT.match(text)
+    if parted is None:
         raise MapFileError("expected MAP:KEY=VALUE", context=source)
-    codec = find_codec(name, codecs, source)
-    key, value = _split(rest, source)
+    codec = find_codec(parted["map"].strip(), codecs, source)
+    key, value = _split(parted["rest"], source)
     try:
-        return Assignment(name, codec.encode_key(key), codec.encode(value, cpus=cpus))
+        return Assignment(codec.name, codec.encode_key(key), codec.encode(value, cpus=cpus))
     except MapValueError as error:
         raise error.at(source) from error
 
@@ -156,9 +166,17 @@ def dump(
 
     :param contents: (key, value) pairs by map, as bpf(2) gives them
     """
-    return {
-        name: [_element(codecs[name], key, value, notation) for key, value in items] for name, items in contents.items()
-    }
+    dumped = {}
+    for name, items in contents.items():
+        codec = codec_of(name, codecs)
+        shown = readable_name(name, codecs)
+        dumped[shown] = elements_of(codec, items, notation)
+    return dumped
+
+
+def elements_of(codec: MapCodec, items: Iterable[tuple[bytes, bytes]], notation: Notation) -> list[dict[str, Any]]:
+    """Return elements of one map as ``dump`` writes them."""
+    return [_element(codec, key, value, notation) for key, value in items]
 
 
 # --- elements
@@ -225,17 +243,43 @@ def _element(codec: MapCodec, key: bytes, value: bytes, notation: Notation) -> d
 
 
 def find_codec(name: str, codecs: Mapping[str, MapCodec], source: str) -> MapCodec:
-    """Return the codec of a map.
+    """Return the codec of a map, or of one in a map of maps, ``OUTER[KEY]``; its name is as stores have it.
 
     :raises MapFileError: there is no such map; ``context`` is the source
+    :raises MapValueError: the key does not fit the outer map
     """
     codec = codecs.get(name)
+    parted = _INNER.fullmatch(name) if codec is None else None
+    outer = codecs.get(parted["outer"].strip()) if parted is not None else None
+    if parted is not None and outer is not None and outer.inner is not None:
+        key = outer.encode_key(parse_text(parted["key"], source))
+        definition = replace(outer.inner.definition, name=inner_name(outer.name, key))
+        return replace(outer.inner, definition=definition)
     if codec is None:
         near = difflib.get_close_matches(name, codecs, n=1)
         maps = ", ".join(codecs) or "none"
         remedy = f"did you mean {near[0]}?" if near else ""
         raise MapFileError(f"there is no map {name!r}; the maps are: {maps}", context=source, remedy=remedy)
     return codec
+
+
+def codec_of(name: str, codecs: Mapping[str, MapCodec]) -> MapCodec:
+    """Return the codec of a map by the name that stores have for it."""
+    parted = split_inner_name(name)
+    codec = codecs[name if parted is None else parted[0]]
+    if parted is None:
+        return codec
+    assert codec.inner is not None  # noqa: S101  # stores have such names for maps in maps of maps alone
+    return replace(codec.inner, definition=replace(codec.inner.definition, name=name))
+
+
+def readable_name(name: str, codecs: Mapping[str, MapCodec]) -> str:
+    """Return what people call a map, by the name that stores have for it: ``OUTER[KEY]`` with the key as JSON."""
+    parted = split_inner_name(name)
+    if parted is None:
+        return name
+    key = codecs[parted[0]].decode_key(parted[1])
+    return f"{parted[0]}[{json.dumps(key, ensure_ascii=False)}]"
 
 
 def _split(text: str, source: str) -> tuple[Any, Any]:

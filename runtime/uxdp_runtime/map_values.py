@@ -6,7 +6,7 @@ except what the kernel itself defines: the index of an array, the target in a de
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from uxdp_bundle.bpf_object import BpfObject, Section
@@ -17,6 +17,7 @@ from uxdp_bundle.map_definitions import map_definitions
 
 from . import map_text
 from .errors import ParameterError
+from .inner_layout import InnerMap
 from .map_layout import (
     Array,
     Bits,
@@ -79,7 +80,7 @@ class MapCodec:
     """The keys and values of one map.
 
     ``initial`` is the value that missing parts of a given value are taken from; ``is_typed`` tells whether BTF
-    describes key or value.
+    describes key or value; ``inner`` is the codec of the maps in a map of maps.
     """
 
     definition: MapDefinition
@@ -87,6 +88,7 @@ class MapCodec:
     value: Layout
     initial: bytes
     is_typed: bool
+    inner: "MapCodec | None" = None
 
     @staticmethod
     def for_object(data: bytes) -> "dict[str, MapCodec]":
@@ -100,7 +102,9 @@ class MapCodec:
         layouts = _Layouts(bpf_object.btf)
         sections = {section.name: section for section in bpf_object.sections}
         codecs = {}
-        for definition in map_definitions(bpf_object):
+        definitions = map_definitions(bpf_object)
+        names = [definition.name for definition in definitions if not definition.name.startswith(".")]
+        for definition in definitions:
             initial = bytes(definition.value_size)
             key_type, value_type = types.get(definition.name, (None, None))
             key = _side(layouts, definition, key_type, definition.key_size, "key")
@@ -110,7 +114,11 @@ class MapCodec:
                 initial = section.data or initial
                 value = _variables(layouts, bpf_object, section)
             is_typed = key_type is not None or value_type is not None or isinstance(value, Variables)
-            codecs[definition.name] = MapCodec(definition, key, value, initial, is_typed)
+            inner = None
+            if definition.inner is not None:
+                inner = _inner_codec(layouts, definition, types.get(f"{definition.name}[]", (None, None)))
+                value = InnerMap(names)
+            codecs[definition.name] = MapCodec(definition, key, value, initial, is_typed, inner)
         return codecs
 
     @property
@@ -245,9 +253,28 @@ def _declared_types(btf: Btf) -> dict[str, tuple[int | None, int | None]]:
     types = {}
     for variable in btf.data_section(".maps"):
         members = {name: type_id for name, type_id, _ in btf.members(btf.resolve(variable.size_or_type))}
-        sides = [btf.resolve(members[side]).size_or_type if side in members else None for side in ("key", "value")]
-        types[variable.name] = (sides[0], sides[1])
+        types[variable.name] = _sides(btf, members)
+        if "values" in members:  # an array of pointers to what inner maps are like, or to functions
+            target = btf.resolve(btf.resolve(btf.resolve(members["values"]).extra[0]).size_or_type)
+            if target.kind is Kind.STRUCT:
+                inner = {name: type_id for name, type_id, _ in btf.members(target)}
+                types[f"{variable.name}[]"] = _sides(btf, inner)
     return types
+
+
+def _sides(btf: Btf, members: Mapping[str, int]) -> tuple[int | None, int | None]:
+    sides = [btf.resolve(members[side]).size_or_type if side in members else None for side in ("key", "value")]
+    return sides[0], sides[1]
+
+
+def _inner_codec(layouts: "_Layouts", outer: MapDefinition, types: tuple[int | None, int | None]) -> MapCodec:
+    """Return the codec of the maps in a map of maps; their names are the outer map's, and a key."""
+    template = outer.inner
+    assert template is not None  # noqa: S101  # the caller looked
+    key = _side(layouts, template, types[0], template.key_size, "key")
+    value = _side(layouts, template, types[1], template.value_size, "value")
+    definition = replace(template, name=f"{outer.name}[]")
+    return MapCodec(definition, key, value, bytes(template.value_size), types != (None, None))
 
 
 def _side(layouts: "_Layouts", definition: MapDefinition, type_id: int | None, size: int, side: str) -> Layout:

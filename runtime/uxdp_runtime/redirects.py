@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
 
-from .bpf.maps import Map
+from .bpf.inner_maps import KernelMaps
 from .bpf.network_namespace import LOOPBACK_IFINDEX, NetworkNamespace
 from .bpf.redirect_probe import RedirectProbe
 from .bpf.ring_buffer import RingBuffer
@@ -50,6 +50,7 @@ class RedirectTwin:
         with ExitStack() as stack:
             self._namespace = stack.enter_context(NetworkNamespace())
             self._copy = stack.enter_context(verify(verified.bound, programs=verified.programs, params=verified.params))
+            self._copies = KernelMaps(verified.bound.facts.maps, self._copy.maps)
             self._maps = {item.info.id: name for name, item in self._copy.maps.items()}
             self._rings = {
                 name: stack.enter_context(RingBuffer(item))
@@ -72,28 +73,27 @@ class RedirectTwin:
         """Give up the copy, and the namespace."""
         self._resources.close()
 
-    def fill(self, name: str, items: Sequence[tuple[bytes, bytes]], original: Map) -> None:
-        """Give a map of the copy, and the original, elements as bpf(2) takes them.
+    def fill(self, name: str, items: Sequence[tuple[bytes, bytes]], originals: KernelMaps) -> None:
+        """Give a map of the copy, and the original, elements as stores have them.
 
         A devmap takes devices of the caller's namespace only, so both are filled in the twin's, where all indices are.
         """
-        item = self._copy.maps[name]
-        if item.type in _DEVMAPS:
+        item = self._copy.maps.get(name)
+        if item is not None and item.type in _DEVMAPS:
             for _key, value in items:
                 self._add_device(struct.unpack_from("=I", value)[0])
         with self._namespace.entered():
-            for key, value in items:
-                original.update(key, value)
-                item.update(key, value)
+            originals.update(name, items)
+            self._copies.update(name, items)
 
-    def change(self, change: MapChange, original: Map) -> int:
+    def change(self, change: MapChange, originals: KernelMaps) -> int:
         """Change a map of the copy, and the original; return the errno of its refusal, or 0. See ``fill``."""
-        item = self._copy.maps[change.map]
-        if item.type in _DEVMAPS and change.value is not None:
-            self._add_device(struct.unpack_from("=I", change.value)[0])
-        with self._namespace.entered():
-            change.apply(item)
-            return change.apply(original)
+        with self._copies.open(change.map) as item, originals.open(change.map) as original:
+            if item.type in _DEVMAPS and change.value is not None:
+                self._add_device(struct.unpack_from("=I", change.value)[0])
+            with self._namespace.entered():
+                change.apply(item)
+                return change.apply(original)
 
     def link(self, name: str, key: bytes, program: str) -> None:
         """Put a program into a prog_array of the copy."""

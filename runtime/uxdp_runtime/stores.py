@@ -9,244 +9,46 @@ import ctypes
 import errno
 import mmap
 import os
-import platform
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
 
-from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
-from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
+from uxdp_bundle.bpf_object import STT_FUNC, STT_OBJECT, BpfObject
+from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
-from .compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
+from .bpf.inner_maps import split_inner_name
+from .compile.compiler import writable_variables
 from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
-from .compile.loader import LoadedObject
+from .compile.inner_maps import OUTER_TYPES, check_inner
 from .compile.names import OWN
 from .compile.places import place_of
 from .errors import ParameterError
+from .inner_stores import POOL, OuterStore, Pool, reserve
+from .store import ControlLibrary, MapOperationError, Store, StoreMemory, control_library, libc_symbols
 
-_PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
 _HUGE_PAGE_BYTES = 2 << 20
 _HUGE_SHARE = 64  # of the machine's memory: one map is at most so little of it in huge pages
-_ITEMS_BYTES = 1 << 18  # of elements, read at once
-_RECORD_HEADER_BYTES = 8
-_RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
-_PIECE_BYTES = 1 << 20
-_RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
-_VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
+_ENTRY = struct.Struct("=I")  # of a map of maps
 
-
-class MapOperationError(UxdpError, OSError):
-    """A map operation failed as bpf(2) would; ``errno`` says how, ``context`` is the map's name."""
-
-    def __init__(self, number: int, name: str) -> None:
-        super().__init__(os.strerror(number), context=f"map {name}")
-        self.errno = number
-
-
-class ControlLibrary:
-    """The native library's functions for maps of any definition; loaded once per process."""
-
-    def __init__(self, data: bytes) -> None:
-        """Load the object that was compiled with the wheel."""
-        self._worker = abi.Worker(num_cpus=1)
-        self._object = LoadedObject(data, {"uxdp_worker": ctypes.addressof(self._worker), **libc_symbols()})
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
-        function = self._object.function
-        self.store_bytes = function("uxdp_store_bytes", ctypes.c_uint64, pointer)
-        self.store_cpu_offset = function("uxdp_store_cpu_offset", ctypes.c_uint64, pointer, ctypes.c_uint32)
-        self.store_init = function("uxdp_store_init", number, pointer)
-        self.lookup = function("uxdp_map_lookup", number, pointer, pointer, pointer)
-        self.update = function("uxdp_map_update", number, pointer, pointer, pointer, ctypes.c_uint64)
-        self.delete = function("uxdp_map_delete", number, pointer, pointer)
-        self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
-        self.read = function(
-            *("uxdp_map_read", number, pointer, pointer, ctypes.c_bool, pointer, pointer, ctypes.c_uint64)
-        )
-        self.ringbuf_read = function("uxdp_ringbuf_read", number, pointer, pointer, pointer, ctypes.c_uint64)
-        self.ringbuf_consume = function("uxdp_ringbuf_consume", number, pointer, pointer, ctypes.c_uint64)
-
-
-def control_library() -> ControlLibrary:
-    """Return the control library of this machine, which is compiled when the wheel is built.
-
-    :raises UnsupportedFeatureError: there is none for this machine
-    """
-    path = NATIVE_FOLDER / f"control-{platform.machine()}.o"
-    try:
-        return ControlLibrary(path.read_bytes())
-    except FileNotFoundError as cause:
-        raise UnsupportedFeatureError(
-            platform.machine(),
-            "this installation has no native library for it",
-            context=str(path),
-            remedy="reinstall uxdp",
-        ) from cause
-
-
-def libc_symbols() -> dict[str, int]:
-    """Return the addresses of the libc functions that native code may call."""
-    libc = ctypes.CDLL(None)
-    return {name: ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in LIBC}
-
-
-class StoreMemory(NamedTuple):
-    """A store's memory, and the descriptor by which other processes can map it; -1: there is none."""
-
-    memory: mmap.mmap
-    fd: int = -1
-
-
-@dataclass(slots=True)
-class Store:
-    """One map with its memory; all operations take and give bytes as bpf(2) does."""
-
-    definition: MapDefinition
-    descriptor: abi.Map
-    _control: ControlLibrary
-    memory: mmap.mmap
-    fd: int = -1  # of the memory; -1: private, or the kernel's
-
-    @property
-    def shared_memory(self) -> StoreMemory:
-        """The memory and its descriptor, borrowed until the stores are closed."""
-        return StoreMemory(self.memory, self.fd)
-
-    @property
-    def cpus(self) -> int:
-        """How many values an element of a per-CPU map has."""
-        return int(self.descriptor.num_cpus)
-
-    @property
-    def value_bytes(self) -> int:
-        """Bytes that an operation moves: for per-CPU maps one value of 8-byte multiples for every CPU."""
-        if self.definition.type not in _PER_CPU:
-            return self.definition.value_size
-        rounded = self.definition.value_size + -self.definition.value_size % _VALUE_ALIGNMENT
-        return rounded * self.cpus
-
-    def lookup(self, key: bytes) -> bytes | None:
-        """Return the value of a key, or None."""
-        value = ctypes.create_string_buffer(max(self.value_bytes, 1))
-        result = self._control.lookup(ctypes.byref(self.descriptor), self._key(key), value)
-        if result == -errno.ENOENT:
-            return None
-        self._check(result)
-        return value.raw[: self.value_bytes]
-
-    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
-        """Set the value of a key; ``flags`` as bpf(2): 0 any, 1 only new, 2 only existing.
-
-        :raises MapOperationError: as the kernel's map would refuse it
-        """
-        if len(value) != self.value_bytes:
-            raise MapOperationError(errno.EINVAL, self.definition.name)
-        self._check(self._control.update(ctypes.byref(self.descriptor), self._key(key), value, flags))
-
-    def delete(self, key: bytes) -> None:
-        """Delete a key.
-
-        :raises MapOperationError: ENOENT if it is not there, EINVAL if the map cannot delete
-        """
-        self._check(self._control.delete(ctypes.byref(self.descriptor), self._key(key)))
-
-    def keys(self) -> Iterator[bytes]:
-        """Yield all keys; what is changed meanwhile may be missed or come twice, as in the kernel."""
-        following = ctypes.create_string_buffer(max(self.definition.key_size, 1))
-        key: bytes | None = None
-        while True:
-            result = self._control.next_key(ctypes.byref(self.descriptor), key, following)
-            if result == -errno.ENOENT:
-                return
-            self._check(result)
-            key = following.raw[: self.definition.key_size]
-            yield key
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all (key, value) pairs; what is changed meanwhile may be missed or come twice, as in the kernel."""
-        count = min(self.definition.max_entries, _ITEMS_BYTES // max(1, self.definition.key_size + self.value_bytes))
-        cursor: bytes | None = None
-        while True:
-            items, cursor = self.page(cursor, max(1, count))
-            yield from items
-            if cursor is None:
-                return
-
-    def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Return up to ``count`` (key, value) pairs, and where the next ones begin; None behind the last.
-
-        :param cursor: None for the first ones, or what the call before returned
-        """
-        key_size, value_bytes = self.definition.key_size, self.value_bytes
-        place = ctypes.create_string_buffer(cursor or b"", max(key_size, 1))
-        keys = ctypes.create_string_buffer(max(count * key_size, 1))
-        values = ctypes.create_string_buffer(max(count * value_bytes, 1))
-        read = self._control.read(ctypes.byref(self.descriptor), place, cursor is None, keys, values, count)
-        self._check(read)
-        some_keys, some_values = keys.raw, values.raw
-        items = [
-            (
-                some_keys[index * key_size : (index + 1) * key_size],
-                some_values[index * value_bytes : (index + 1) * value_bytes],
-            )
-            for index in range(read)
-        ]
-        return items, place.raw[:key_size] if read == count else None
-
-    def has_memory_of(self, other: "Store") -> bool:
-        """Whether this store's memory is the same as another's of the same definition, byte for byte."""
-        pieces = range(0, len(self.memory), _PIECE_BYTES)
-        return all(self.memory[at : at + _PIECE_BYTES] == other.memory[at : at + _PIECE_BYTES] for at in pieces)
-
-    def read_records(self, position: int) -> tuple[list[bytes], int]:
-        """Return the records of a ring buffer from a position on, and the position behind them; they stay in it."""
-        end = ctypes.c_uint64(position)
-        descriptor, read = ctypes.byref(self.descriptor), self._control.ringbuf_read
-        return self._records(lambda buffer, size: read(descriptor, ctypes.byref(end), buffer, size)), end.value
-
-    def consume_records(self) -> list[bytes]:
-        """Take all records out of a ring buffer."""
-        descriptor, consume = ctypes.byref(self.descriptor), self._control.ringbuf_consume
-        return self._records(lambda buffer, size: consume(descriptor, buffer, size))
-
-    def fill_ring(self, byte: int) -> None:
-        """Fill the room of a ring buffer that holds no record with a byte: what a record's bytes are before it writes
-        them."""
-        size = 2 * self.definition.max_entries
-        self.memory[_RING_OFFSET : _RING_OFFSET + size] = bytes([byte]) * size
-
-    def _records(self, read: Callable[[Any, int], int]) -> list[bytes]:
-        """Read until there is nothing more: each record behind its length, a zero, and filled up to 8 bytes."""
-        records: list[bytes] = []
-        buffer = ctypes.create_string_buffer(min(_RECORDS_BYTES, self.definition.max_entries))
-        while used := read(buffer, len(buffer)):
-            if used == -errno.ENOSPC:
-                buffer = ctypes.create_string_buffer(2 * len(buffer))
-                continue
-            self._check(used)
-            at = 0
-            while at < used:
-                (size,) = struct.unpack_from("=I", buffer, at)
-                at += _RECORD_HEADER_BYTES
-                records.append(ctypes.string_at(ctypes.addressof(buffer) + at, size))
-                at += size + -size % _VALUE_ALIGNMENT
-        return records
-
-    def _key(self, key: bytes) -> bytes:
-        if len(key) != self.definition.key_size:
-            raise MapOperationError(errno.EINVAL, self.definition.name)
-        return key
-
-    def _check(self, result: int) -> None:
-        if result < 0:
-            raise MapOperationError(-result, self.definition.name)
+__all__ = [
+    "POOL",
+    "ControlLibrary",
+    "MapOperationError",
+    "OuterStore",
+    "Store",
+    "StoreMemory",
+    "Stores",
+    "check_maps",
+    "control_library",
+    "initial_programs",
+    "libc_symbols",
+]
 
 
 def check_maps(obj: bytes, maps: Sequence[MapDefinition], control: ControlLibrary) -> None:
@@ -260,6 +62,8 @@ def check_maps(obj: bytes, maps: Sequence[MapDefinition], control: ControlLibrar
             descriptor = _descriptor(definition, 0, 1)
             if control.store_bytes(ctypes.byref(descriptor)) == 0:
                 raise _unsupported(definition, place_of(obj, definition.name))
+            if definition.type in OUTER_TYPES:
+                check_inner(definition, place_of(obj, definition.name))
 
 
 def _descriptor(definition: MapDefinition, number: int, num_cpus: int) -> abi.Map:
@@ -316,10 +120,23 @@ class Stores:
         self._sections: dict[str, mmap.mmap] = {}
         self._variables = writable_variables(obj)
         declared = [definition for definition in maps if not definition.name.startswith(".")]
+        self._pool_memory: StoreMemory | None = None
+        self._pool: Pool | None = None
+        if any(definition.type in OUTER_TYPES for definition in declared):
+            self._make_pool(kept.get(POOL))
         for number, definition in enumerate(declared):
             self._stores[definition.name] = self._allocate(
                 definition, number, given.get(definition.name), kept.get(definition.name)
             )
+        for store in self._stores.values():
+            if isinstance(store, OuterStore):
+                store.declared = tuple(self._stores.values())
+        if self._pool is not None:
+            self._pool.keep_only({entry for outer in self.outers for _key, entry in outer.entries()})
+        for outer_name, index, inner in _initial_maps(BpfObject(obj)):
+            if outer_name not in kept:
+                number = [definition.name for definition in declared].index(inner) + 1
+                self._stores[outer_name].update(struct.pack("=I", index), _ENTRY.pack(number))
         parsed = BpfObject(obj)
         for definition in maps:
             section = parsed.section(definition.name) if definition.name.startswith(".") else None
@@ -343,7 +160,34 @@ class Stores:
                 self._stores[name].update(struct.pack("=I", index), struct.pack("=I", programs.index(program) + 1))
 
     def __getitem__(self, name: str) -> Store:
-        return self._stores[name]
+        inner = split_inner_name(name)
+        if inner is None:
+            return self._stores[name]
+        outer = self._stores[inner[0]]
+        if not isinstance(outer, OuterStore):
+            raise MapOperationError(errno.EINVAL, name)
+        return outer.inner(inner[1])
+
+    @property
+    def outers(self) -> "tuple[OuterStore, ...]":
+        """The maps of maps."""
+        return tuple(store for store in self._stores.values() if isinstance(store, OuterStore))
+
+    def made(self) -> Iterator[Store]:
+        """Yield the maps in maps of maps that were made."""
+        for outer in self.outers:
+            for key, _entry in outer.entries():
+                inner = outer.inner(key)
+                if inner.definition.name not in self._stores:
+                    yield inner
+
+    @property
+    def inner_memory(self) -> StoreMemory | None:
+        """The memory of inner maps that were made, borrowed until the stores are closed; None: there is none.
+
+        Whoever keeps a map of maps keeps it, too, under the name POOL.
+        """
+        return self._pool_memory
 
     def __iter__(self) -> Iterator[Store]:
         return iter(self._stores.values())
@@ -355,8 +199,8 @@ class Stores:
         """
         if name in self.sections:
             self._sections[name][: len(value)] = value
-        elif name in self._stores:
-            self._stores[name].update(key, value)
+        elif name in self._stores or split_inner_name(name) is not None:
+            self[name].update(key, value)
         else:
             raise ParameterError("holds constants", context=f"map {name}", remedy="set them with --param NAME=VALUE")
 
@@ -370,6 +214,9 @@ class Stores:
             if store.fd >= 0:
                 os.close(store.fd)
                 store.fd = -1
+        if self._pool_memory is not None and self._pool_memory.fd >= 0:
+            os.close(self._pool_memory.fd)
+            self._pool_memory = StoreMemory(self._pool_memory.memory)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -382,12 +229,14 @@ class Stores:
 
     def memory(self) -> list[tuple[int, int]]:
         """Return (address, bytes) of all stores and sections of global data."""
-        pieces = (*(store.memory for store in self._stores.values()), *self._sections.values())
+        pieces = [*(store.memory for store in self._stores.values()), *self._sections.values()]
+        if self._pool is not None:
+            pieces.append(self._pool.memory)
         return [(_address(piece), len(piece)) for piece in pieces]
 
     def symbols(self, worker: int) -> Mapping[str, int]:
         """Return the addresses that a program's symbols have for one worker."""
-        symbols = {NUM_CPUS: self.num_cpus}
+        symbols = {NUM_CPUS: self.num_cpus, "uxdp_pool": self._pool.address if self._pool is not None else 0}
         for name, store in self._stores.items():
             base = int(store.descriptor.store)
             symbols[STORE + name] = base
@@ -410,13 +259,26 @@ class Stores:
         else:
             memory, fd = (given, -1) if given is not None else self._new_memory(definition.name, size)
         descriptor.store = descriptor.cpu_store = _address(memory)
-        store = Store(definition, descriptor, self._control, memory, fd)
+        if definition.type in OUTER_TYPES:
+            check_inner(definition, "")
+            store: Store = OuterStore(definition, descriptor, self._control, memory, fd, self._pool)
+        else:
+            store = Store(definition, descriptor, self._control, memory, fd)
         if kept is not None:
             return store
         result = self._control.store_init(ctypes.byref(descriptor))
         if result < 0:
             raise MapOperationError(-result, definition.name)
         return store
+
+    def _make_pool(self, kept: StoreMemory | None) -> None:
+        if kept is not None:
+            self._pool_memory = StoreMemory(kept.memory, os.dup(kept.fd) if kept.fd >= 0 else -1)
+        else:
+            self._pool_memory = StoreMemory(*reserve(lambda size: self._new_memory("inner", size)))
+        self._pool = Pool(
+            self._pool_memory.memory, self.num_cpus, lambda table: self._control.store_bytes(ctypes.byref(table))
+        )
 
     def _new_memory(self, name: str, size: int) -> StoreMemory:
         """Return memory whose pages exist when they are touched, whatever the map could hold.
@@ -446,7 +308,17 @@ def initial_programs(obj: bytes) -> dict[str, dict[bytes, str]]:
 
 
 def _initial_programs(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
-    """Yield (map, index, program) of ``.values = { [index] = &program }``.
+    """Yield (map, index, program) of ``.values = { [index] = &program }``."""
+    return _initial_values(parsed, STT_FUNC)
+
+
+def _initial_maps(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
+    """Yield (outer map, index, map) of ``.values = { [index] = &map }``."""
+    return _initial_values(parsed, STT_OBJECT)
+
+
+def _initial_values(parsed: BpfObject, kind: str) -> Iterator[tuple[str, int, str]]:
+    """Yield what a definition's ``values`` lead to: functions or maps, which are objects.
 
     Source: libbpf, bpf_object__collect_map_relos
     """
@@ -459,7 +331,7 @@ def _initial_programs(parsed: BpfObject) -> Iterator[tuple[str, int, str]]:
     places = [symbol for symbol in parsed.symbols if symbol.section == section.index and symbol.name in structures]
     for offset, relocation in parsed.relocations.get(section.index, {}).items():
         for place in places:
-            if relocation.symbol.type == STT_FUNC and place.value <= offset < place.value + place.size:
+            if relocation.symbol.type == kind and place.value <= offset < place.value + place.size:
                 members = {name: bits // 8 for name, _type, bits in parsed.btf.members(structures[place.name])}
                 yield place.name, (offset - place.value - members["values"]) // _POINTER_BYTES, relocation.symbol.name
 

@@ -8,6 +8,15 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "map_devmap": ("plain:1=1", "plain:3=1", 'with_program:0={"ifindex": 1}'),
     "map_devmap_hash": ("plain:1000=1", 'with_program:2000={"ifindex": 1}'),
     "map_hash_flags": ("readable:7=99", "readable:80=3"),
+    "map_in_map": ('outer:1={"max_entries": 4}', "outer:4={}", "outer:5=first", "outer[1]:7=70", "outer[0]:9=90"),
+    "map_inner_choice": ("even:0=declared", 'even:1={"max_entries": 10}', 'odd:0={"max_entries": 100}'),
+    "map_inner_kinds": tuple(
+        f'{outer}:{slot}={{"max_entries": {entries}}}'
+        for slot, sizes in ((0, (8, 4, 8, 3, 1000, 1000, 3)), (2, (8, 12, 8, 12, 2000, 2000, 12)))
+        for outer, entries in zip(
+            ("arrays", "sized_arrays", "cpu_arrays", "cpu_hashes", "lrus", "cpu_lrus", "tries"), sizes, strict=True
+        )
+    ),
     "redirect_choice": ("devices:2=1",),
 }
 

@@ -8,6 +8,30 @@
 UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
 struct uxdp_kernel uxdp_kernel;
 
+/* Room for a few inner maps. */
+u8 uxdp_pool[32u << 20] __attribute__((aligned(PAGE_SIZE)));
+const struct uxdp_map *const uxdp_declared[1];
+
+void test_burst_begins(void)
+{
+	burst_begins();
+}
+
+void test_burst_ends(void)
+{
+	burst_ends();
+}
+
+u64 *test_burst_of(u32 cpu)
+{
+	return &pool_worker(cpu)->burst;
+}
+
+struct pool_map *test_pool_map(u32 number, u32 num_cpus)
+{
+	return (struct pool_map *)pool_map(number, num_cpus);
+}
+
 u32 (*test_program)(struct uxdp_frame *frame);
 
 u32 uxdp_program(struct uxdp_frame *frame)

@@ -32,9 +32,19 @@
 		}                                                                                  \
 	} while (0)
 
-enum { HASH = 1, PERCPU_HASH = 5, LRU_HASH = 9, LRU_PERCPU_HASH = 10, LPM_TRIE = 11, RINGBUF = 27 };
+enum { HASH = 1, PERCPU_HASH = 5, LRU_HASH = 9, LRU_PERCPU_HASH = 10, LPM_TRIE = 11 };
+enum { ARRAY_OF_MAPS = 12, RINGBUF = 27 };
+
+struct pool_map {
+	struct uxdp_map map;
+	u64 cpu_first, cpu_stride;
+};
 enum { ANY, NOEXIST, EXIST };
 
+extern void test_burst_begins(void);
+extern void test_burst_ends(void);
+extern u64 *test_burst_of(u32 cpu);
+extern struct pool_map *test_pool_map(u32 number, u32 num_cpus);
 extern bool test_lru_is_consistent(const struct uxdp_map *map);
 extern void *uxdp_helper_map_lookup_elem(const struct uxdp_map *map, const void *key);
 extern s64 uxdp_helper_map_update_elem(const struct uxdp_map *map, const void *key,
@@ -514,6 +524,86 @@ static void stress_ringbuf(u64 milliseconds)
 	printf("ringbuf: %lu records of one producer\n", (unsigned long)consumed[0]);
 }
 
+/* --- maps of maps --- */
+
+#define INNER_BYTES (1u << 20)
+#define INNER_AT (8u << 20)
+
+extern u8 uxdp_pool[];
+
+/* Workers add to whatever inner map there is, and find what they added as long as they hold it. */
+static void *nested_worker(void *argument)
+{
+	u64 me = (u64)argument, rounds = 0, key[2];
+	struct uxdp_map map = for_cpu(me), space;
+	u32 slot = 0;
+
+	make_key(key, me);
+	while (running()) {
+		struct value value = {me, rounds}, *found;
+		const struct uxdp_map *inner;
+
+		test_burst_begins();
+		inner = uxdp_helper_map_lookup_elem(&map, &slot);
+		if (inner) {
+			inner = uxdp_map_here(inner, &space);
+			CHECK(inner->kind == HASH && inner->key_size == 16);
+			CHECK(uxdp_helper_map_update_elem(inner, key, &value, ANY) == 0);
+			found = uxdp_helper_map_lookup_elem(inner, key);
+			CHECK(found && number_of(found) == me && found->count == rounds);
+			totals[me]++;
+		}
+		test_burst_ends();
+		rounds++;
+	}
+	return NULL;
+}
+
+/* As the runtime: a map that was taken out is used again when no burst that may have seen it goes
+ * on. */
+static void *nested_control(void *argument)
+{
+	u32 slot = 0, number = 0;
+
+	while (running()) {
+		u64 bursts[WORKERS], key[2];
+		struct pool_map *pooled = test_pool_map(number, WORKERS);
+		struct uxdp_map inner = {HASH, 16, sizeof(struct value), 64, .num_cpus = WORKERS};
+		u32 entry = 1u << 31 | number;
+
+		inner.store = uxdp_pool + INNER_AT + number * INNER_BYTES;
+		CHECK(uxdp_store_bytes(&inner) <= INNER_BYTES);
+		memset(inner.store, 0, uxdp_store_bytes(&inner));
+		CHECK(uxdp_store_init(&inner) == 0);
+		pooled->map = inner;
+		pooled->map.inner = 1;
+		pooled->map.store = (void *)((u8 *)inner.store - (u64)uxdp_pool);
+		make_key(key, WORKERS);
+		CHECK(uxdp_map_lookup(&inner, key, &(struct value){0}) == -ENOENT);
+		CHECK(uxdp_map_update(&shared, &slot, &entry, ANY) == 0);
+		__atomic_exchange_n(&totals[WORKERS], totals[WORKERS] + 1, __ATOMIC_SEQ_CST);
+		for (u32 i = 0; i < WORKERS; i++)
+			bursts[i] = __atomic_load_n(test_burst_of(i), __ATOMIC_SEQ_CST);
+		for (u32 i = 0; i < WORKERS; i++)
+			while (bursts[i] & 1 &&
+			       __atomic_load_n(test_burst_of(i), __ATOMIC_ACQUIRE) == bursts[i])
+				sched_yield();
+		number ^= 1;
+		if (test_pool_map(number, WORKERS)->map.kind) /* nobody looks at it any more */
+			memset(uxdp_pool + INNER_AT + number * INNER_BYTES, 0xff, 65536);
+	}
+	return argument;
+}
+
+static void stress_nested(u64 milliseconds)
+{
+	create(ARRAY_OF_MAPS, 4, 4, 4, 0);
+	run(nested_worker, nested_control, milliseconds);
+	CHECK(totals[0] && totals[1] && totals[2] && totals[WORKERS] > 1);
+	printf("array_of_maps: %lu maps, %lu updates of one worker\n",
+	       (unsigned long)totals[WORKERS], (unsigned long)totals[0]);
+}
+
 int main(int argc, char **argv)
 {
 	u64 milliseconds = argc > 1 ? strtoul(argv[1], NULL, 10) : 500;
@@ -525,5 +615,6 @@ int main(int argc, char **argv)
 	stress_lru(LRU_PERCPU_HASH, 0, milliseconds);
 	stress_lpm(milliseconds);
 	stress_ringbuf(milliseconds);
+	stress_nested(milliseconds);
 	return 0;
 }

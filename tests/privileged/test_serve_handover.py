@@ -59,6 +59,8 @@ def test_next_control_process_keeps_the_maps(pair: VethPair, tmp_path: Path) -> 
     with serving(pair, bundle, *ARGUMENTS, "--set", 'flows:10.0.0.1={"frames": 40}', name="state") as first:
         first.ask("map-set", map="settings", key=0, value={"mark": 3})
         first.ask("map-set", map="stages", key=0, value="stage_two")
+        first.ask("map-set", map="groups", key=0, value={"max_entries": 10})
+        first.ask("map-set", map="groups[0]", key="10.0.0.1", value=0)
         assert ask_program(pair)[1:5] == (1, 3, 2, 41)
         orphan = orphaned(first)
         assert ask_program(pair)[1:5] == (1, 3, 2, 42)  # it serves on
@@ -68,6 +70,7 @@ def test_next_control_process_keeps_the_maps(pair: VethPair, tmp_path: Path) -> 
             assert ask_program(pair)[1:5] == (1, 3, 2, 43)
             assert second.ask("map-get", map="per_worker", key=0)["values"] == [{"cpu": 0, "value": 3}]
             assert second.ask("map-get", map=".bss", key=0)["value"] == {"seen": 3}
+            assert second.ask("map-get", map="groups[0]", key="10.0.0.1")["value"] == 3
             # And once more.
             orphan = orphaned(second)
             with serving(pair, bundle, *ARGUMENTS, name="state") as third:

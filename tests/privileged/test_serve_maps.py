@@ -139,6 +139,35 @@ def test_load_checks_everything_first_and_dump_reads_it_back(service: RunningSer
     assert done("load", "state", str(file)).startswith("state: ")
 
 
+def test_maps_in_maps_go_by_their_outer_map_and_key(service: RunningService, pair: VethPair, tmp_path: Path) -> None:
+    assert done("dump", "state", "groups") == 'groups:\n  1 = "residents"\n'
+    done("set", "state", "residents", "10.0.0.1", "100")
+    done("set", "state", "groups", "0", '{"max_entries": 1}')
+    done("set", "state", "groups[0]", "10.0.0.1", "0")
+    full = uxdp("set", "state", "groups[0]", "10.0.0.2", "0")
+    assert (full.exit_code, "Argument list too long" in full.output) == (1, True)
+    ask_program(pair, 4)
+    assert done("get", "state", "groups[0]", "10.0.0.1") == '"10.0.0.1" = 4\n'
+    assert done("get", "state", "groups[1]", "10.0.0.1") == '"10.0.0.1" = 104\n'
+    listed = {item["name"]: item["max_entries"] for item in json.loads(done("list", "state", "--json"))}
+    assert (listed["groups"], listed["groups[0]"], "groups[1]" in listed) == (2, 1, False)
+    file = tmp_path / "maps.json"
+    file.write_text(done("dump", "state", "--json"))
+    done("set", "state", "groups", "0", "{}")  # another, empty one
+    ask_program(pair)
+    assert done("dump", "state", "groups", "groups[0]") == (
+        'groups:\n  0 = {"max_entries": 100}\n  1 = "residents"\ngroups[0]:\n'
+    )
+    done("load", "state", str(file))
+    ask_program(pair)
+    assert done("get", "state", "groups[0]", "10.0.0.1") == '"10.0.0.1" = 5\n'
+    done("delete", "state", "groups", "0")
+    ask_program(pair)
+    assert uxdp("get", "state", "groups[0]", "10.0.0.1").exit_code == 1
+    refused = uxdp("set", "state", "groups", "0", "settings")
+    assert (refused.exit_code, "Invalid argument" in refused.output) == (1, True)
+
+
 def test_pinned_arrays_are_the_programs_own_memory(service: RunningService, pair: VethPair, bpffs: Path) -> None:
     folder = bpffs / "uxdp" / "state"
     assert {path.name for path in folder.iterdir()} == {"settings", "_bss", "_data"}

@@ -95,6 +95,9 @@ def test_reload_under_traffic_loses_nothing_and_keeps_the_maps(
     service: RunningService, pair: VethPair, tmp_path: Path
 ) -> None:
     service.ask("map-set", map="settings", key=0, value={"mark": 3})
+    service.ask("map-set", map="groups", key=0, value={"max_entries": 10})
+    service.ask("map-set", map="groups[0]", key="10.0.0.1", value=0)
+    service.ask("map-set", map="residents", key="10.0.0.1", value=0)
     versions = [state_bundle(tmp_path, f"VERSION={number}", name=f"state-{number}") for number in (2, 3, 4)]
     with traffic(pair) as flow:
         for version in versions:
@@ -111,6 +114,8 @@ def test_reload_under_traffic_loses_nothing_and_keeps_the_maps(
     assert {item.mark for item in flow.answers} == {3}
     assert [item.flow for item in flow.answers] == [(number + 1) % 256 for number in range(flow.sent)]
     assert [item.seen for item in flow.answers][7:] == list(range(8, flow.sent + 1))
+    for group in ("groups[0]", "groups[1]"):
+        assert service.ask("map-get", map=group, key="10.0.0.1")["value"] == flow.sent
     assert service.totals()["lost"] == 0
     assert service.ask("status")["restarts"] == 0
     assert service.ask("status")["bundle"] == str(versions[-1])

@@ -125,7 +125,7 @@ def test_records_that_were_discarded_are_skipped(written: Stores) -> None:
 def test_records_longer_than_the_buffer_are_read_whole(
     compiled: tuple[ProgramSource, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uxdp_runtime.stores._RECORDS_BYTES", 16)
+    monkeypatch.setattr("uxdp_runtime.store._RECORDS_BYTES", 16)
     records, end = run_on(compiled, next(generate(1, 3)).data)["large"].read_records(0)
     assert [len(record) for record in records] == [48]
     assert end == 56

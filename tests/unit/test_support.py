@@ -131,7 +131,8 @@ def minimal_object(minimal_image: bytes) -> bytes:
 def test_support_says_which_maps_have_a_store(minimal_object: bytes, kind: str, supported: bool) -> None:
     key, value, entries = SHAPES.get(kind, (4, 4, 4))
     flags = 1 if kind == "lpm_trie" else 0  # BPF_F_NO_PREALLOC, which the kernel demands for a trie
-    definition = MapDefinition("m", kind, key, value, entries, flags, pinning=False, inner=None)
+    inner = MapDefinition("", "hash", 4, 4, 4, 0, pinning=False, inner=None) if kind.endswith("_of_maps") else None
+    definition = MapDefinition("m", kind, key, value, entries, flags, pinning=False, inner=inner)
     if supported:
         stores = Stores(minimal_object, [definition], 1, control_library())
         assert stores["m"].descriptor.max_entries == entries

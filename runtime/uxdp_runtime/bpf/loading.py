@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from uxdp_bundle.bpf_object import STT_FUNC, BpfObject
+from uxdp_bundle.bpf_object import STT_FUNC, STT_OBJECT, BpfObject
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from uxdp_bundle.facts import ObjectFacts
 from uxdp_bundle.manifest import Program
@@ -149,7 +149,8 @@ def _open(request: LoadRequest) -> LibbpfObject:
 
 def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, level: int, size_bytes: int) -> None:
     """Tell libbpf everything that the request says."""
-    wanted = {*request.programs, *_initial_targets(bpf_object)} & {program.name for program in request.facts.programs}
+    known_programs = {program.name for program in request.facts.programs}
+    wanted = {*request.programs, *_initial_targets(bpf_object, STT_FUNC)} & known_programs
     device_bound = {program.name for program in request.facts.programs if is_device_bound(program)}
     for program in loaded.programs:
         is_wanted = program.name in wanted
@@ -170,6 +171,8 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
             known = ", ".join(item.name for item in loaded.maps if not item.section) or "none"
             raise ParameterError(f"the bundle declares no such map, but {known}", context=f"map {name}")
         maps[name].set_max_entries(max_entries)
+    # The kernel takes only maps of the template's flags into a map of maps.
+    inner = _initial_targets(bpf_object, STT_OBJECT)
     for item in loaded.maps:
         if item.section:
             if item.name in request.reuse:
@@ -179,15 +182,15 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
         item.set_pin_path(None if request.pin_path is None else str(Path(request.pin_path) / item.name))
         if item.name in request.reuse:
             item.reuse_fd(request.reuse[item.name])
-        elif request.share_arrays and item.definition()[0] == _ARRAY:
+        elif request.share_arrays and item.definition()[0] == _ARRAY and item.name not in inner:
             item.add_flags(_BPF_F_MMAPABLE)
 
 
-def _initial_targets(bpf_object: BpfObject) -> set[str]:
-    """Return the programs that are in a prog_array from the start: libbpf needs them loaded to fill it."""
+def _initial_targets(bpf_object: BpfObject, kind: str) -> set[str]:
+    """Return the programs, or the maps, that are in a map from the start: libbpf needs them loaded to fill it."""
     section = bpf_object.section(".maps")
     relocations = bpf_object.relocations.get(section.index, {}) if section is not None else {}
-    return {relocation.symbol.name for relocation in relocations.values() if relocation.symbol.type == STT_FUNC}
+    return {relocation.symbol.name for relocation in relocations.values() if relocation.symbol.type == kind}
 
 
 def _explained(refused: LoadError, request: LoadRequest, loaded: LibbpfObject, code: ObjectCode) -> UxdpError:

@@ -32,6 +32,7 @@ BPF_EXIST: Final = 2
 
 _PER_CPU: Final = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage"})
 _SLOT_ALIGNMENT: Final = 8
+_BPF_F_MMAPABLE: Final = 1 << 10  # include/uapi/linux/bpf.h
 # Memory for the elements of one system call. More gains nothing measurable; a bucket of a hash map has to fit.
 _BATCH_BYTES: Final = 256 << 10
 _NO_BATCHES: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP})
@@ -68,6 +69,11 @@ class Map:
         """Create a map of a type as bpftool names it, such as ``lru_hash``."""
         fd = syscall.create_map(MAP_TYPES.index(kind), key_size, value_size, max_entries, flags=flags, name=name)
         return cls(fd, name=name, owned=True)
+
+    @property
+    def is_mappable(self) -> bool:
+        """Whether this is an array that can be mapped into memory."""
+        return self.type == "array" and bool(self.info.flags & _BPF_F_MMAPABLE)
 
     def __enter__(self) -> Self:
         return self

@@ -78,6 +78,7 @@ class Command(IntEnum):
     PROG_LOAD = 5
     OBJ_PIN = 6
     PROG_TEST_RUN = 10
+    MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     MAP_FREEZE = 22
@@ -343,6 +344,14 @@ def map_info(fd: int) -> MapInfo:
     kind, number, key_size, value_size, max_entries, flags, name, *rest = _MAP_INFO.unpack(raw)
     _ifindex, _vmlinux_value_type_id, _netns_dev, _netns_ino, btf_id, key_type, value_type, _vmlinux_id = rest
     return MapInfo(kind, number, key_size, value_size, max_entries, flags, _text(name), btf_id, key_type, value_type)
+
+
+def map_fd_by_id(number: int) -> int:
+    """Return a descriptor of the map with an id, which the caller owns.
+
+    :raises BpfError: ENOENT if it is gone
+    """
+    return _bpf(Command.MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
 
 
 def program_info(fd: int) -> ProgramInfo:

@@ -41,9 +41,9 @@ def print_frame(difference: FrameDifference) -> None:
             _print_records(written, instead)
 
 
-def print_element(item: MapDifference, codec: MapCodec) -> None:
+def print_element(item: MapDifference, codec: MapCodec, name: str) -> None:
     """Print an element of a map: where only one side has it, the value; otherwise the fields that differ."""
-    output.say(f"  map {item.map}, key {_text(codec.decode_key(item.key, notation=Notation.ADDRESSES))}")
+    output.say(f"  map {name}, key {_text(codec.decode_key(item.key, notation=Notation.ADDRESSES))}")
     for side, other, value in (("kernel", "natively", item.kernel), ("native", "in the kernel", item.native)):
         if value is None:
             continue
@@ -68,10 +68,10 @@ def frame_json(difference: FrameDifference) -> dict[str, Any]:
     }
 
 
-def element_json(item: MapDifference, codec: MapCodec) -> dict[str, Any]:
+def element_json(item: MapDifference, codec: MapCodec, name: str) -> dict[str, Any]:
     """Return a difference between maps as JSON-able values: bytes in hex, and decoded by the map's types."""
     return {
-        "map": item.map,
+        "map": name,
         "in_bursts": item.in_bursts,
         "key": codec.decode_key(item.key),
         "kernel": None if item.kernel is None else codec.decode(item.kernel),

@@ -172,7 +172,7 @@ def _dump(session: Replay, obj: bytes, *, readable: bool = False) -> dict[str, l
         store.definition.name: [
             (key, value) for key, value in store.items() if any(value) or store.definition.type not in _ARRAYS
         ]
-        for store in session.stores
+        for store in (*session.stores, *session.stores.made())
         if store.definition.type not in _NOT_DUMPED
     }
     contents |= {name: [(bytes(4), bytes(session.stores.section(name)))] for name in session.stores.sections}

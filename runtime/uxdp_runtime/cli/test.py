@@ -15,6 +15,7 @@ from uxdp_bundle.errors import UxdpError
 from ..differential import Differential, FrameDifference, native_cpus
 from ..errors import ParameterError
 from ..frames.generate import Frame
+from ..map_file import codec_of, readable_name
 from ..map_values import MapCodec
 from ..outcomes import MapDifference, verdict_name
 from . import differences, output
@@ -275,7 +276,7 @@ def _print(report: _Report, codecs: Mapping[str, MapCodec]) -> None:
         count = output.counted(shown, "element") + f"{more} of maps" + (_IN_BURSTS if report.maps[0].in_bursts else "")
         output.say(f"{report.program}: DIFFERENT: {count}, after {report.frames} frames ({verdicts})")
         for item in report.maps:
-            differences.print_element(item, codecs[item.map])
+            differences.print_element(item, codec_of(item.map, codecs), readable_name(item.map, codecs))
     for reason in _left_out(report):
         output.say(f"  {reason}")
 
@@ -321,7 +322,10 @@ def _json(path: str, reports: list[_Report], codecs: Mapping[str, MapCodec]) -> 
                 "frames": report.frames,
                 "verdicts": dict(report.verdicts),
                 "difference": None if report.difference is None else differences.frame_json(report.difference),
-                "maps": [differences.element_json(item, codecs[item.map]) for item in report.maps],
+                "maps": [
+                    differences.element_json(item, codec_of(item.map, codecs), readable_name(item.map, codecs))
+                    for item in report.maps
+                ],
                 "redirect_targets": report.targets,
                 "records": report.records,
                 "not_run": dict(report.skipped),

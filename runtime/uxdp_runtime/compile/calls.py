@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from uxdp_bundle.helpers import helper_name
+from uxdp_bundle.manifest import MapDefinition
 
+from . import inner_maps
 from .forwarders import SIGNATURE, converted, declaration, forwarder, operands_of
 from .ir_text import Function, Module, closing, result_of, split_arguments
 
@@ -46,25 +48,49 @@ class UnsupportedCallError(Exception):
 
 @dataclass(slots=True)
 class _Forwarders:
-    """The forwarders made so far, by (native function, result type, argument types)."""
+    """The forwarders made so far, by (native function, result type, argument types, what is known of an inner map)."""
 
     native: Mapping[str, str]
-    texts: dict[tuple[str, str, tuple[str, ...]], tuple[str, str]] = field(default_factory=dict)
+    nested: "NestedMaps"
+    texts: dict[tuple[str, str, tuple[str, ...], MapDefinition | bool | None], tuple[str, str]] = field(
+        default_factory=dict
+    )
 
-    def name_for(self, helper: str, result: str, operands: list[str], where: str) -> str:
-        """Return the forwarder for a call of a helper with such operands."""
+    def name_for(self, helper: str, result: str, operands: list[str], where: str, inner: inner_maps.InnerMaps) -> str:
+        """Return the forwarder for a call of a helper with such operands.
+
+        :param inner: what the function's pointers to maps are
+        """
         arguments = tuple(operand.split(" ", 1)[0] for operand in operands)
         target = PREFIX + helper.removeprefix("bpf_")
         if helper == _LOOP and operands[1].startswith("ptr @") and operands[3] == "i64 0":
             target = _LOOP_IN_PLACE
-        key = (target, result, arguments)
+        table = self._table(helper, operands)
+        template = None if table is None else inner.template_of(operands[table].removeprefix("ptr "))
+        key = (target, result, arguments, table is not None and template)
         if key not in self.texts:
             signature = self.native.get(target)
             if signature is None:
                 raise UnsupportedCallError(helper, "no native implementation", where)
             name = f"uxdp.call.{helper.removeprefix('bpf_')}.{len(self.texts)}"
-            self.texts[key] = (name, forwarder(name, target, signature, result, arguments))
+            text = forwarder(name, target, signature, result, arguments)
+            if table is not None:
+                text = inner_maps.with_inner_map(text, table, template, self.nested.num_cpus)
+            self.texts[key] = (name, text)
         return self.texts[key][0]
+
+    def _table(self, helper: str, operands: list[str]) -> int | None:
+        """Return which operand may be an inner map."""
+        table = inner_maps.MAP_OPERANDS.get(helper) if self.nested.templates else None
+        return None if table is None or operands[table].startswith("ptr @") else table
+
+
+@dataclass(frozen=True, slots=True)
+class NestedMaps:
+    """What is known of maps of maps: templates by the outer map's name in the module, and the number of workers."""
+
+    templates: Mapping[str, MapDefinition] = field(default_factory=dict)
+    num_cpus: str = "0"
 
 
 @dataclass(slots=True)
@@ -106,19 +132,23 @@ def _adapter(adapter: str, function: Function, wanted: str) -> str:
     return f'define internal {match["result"]} @"{adapter}"({heads}) alwaysinline {{\n' + "\n".join(lines) + "\n}"
 
 
-def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str]) -> frozenset[str]:
+def rewrite_calls(
+    module: Module, native: Mapping[str, str], entries: list[str], nested: NestedMaps = NestedMaps()
+) -> frozenset[str]:
     """Replace every helper call in ``module``.
 
     :param native: the native functions' types by name, such as ``{"uxdp_helper_redirect": "i64 (i64, i64)"}``
     :param entries: the programs of the object in the order of their numbers, which tail calls lead to
+    :param nested: the object's maps of maps
     :return: the native functions that are called now
     :raises UnsupportedCallError: a helper without native implementation, or a tail call that cannot be expressed
     """
-    forwarders = _Forwarders(native)
+    forwarders = _Forwarders(native, nested)
     adapters = _Adapters({function.name: function for function in module.functions})
     tail_calls = 0
     for function in module.functions:
         lines: list[str] = []
+        inner = inner_maps.InnerMaps(function, nested.templates)
         block = ""
         renamed: dict[str, str] = {}
         for line in function.lines:
@@ -145,12 +175,14 @@ def rewrite_calls(module: Module, native: Mapping[str, str], entries: list[str])
             if helper in _CALLBACKS:
                 position, callback_type = _CALLBACKS[helper]
                 operands[position] = adapters.adapted(operands[position], callback_type)
-            name = forwarders.name_for(helper, match["type"], operands, function.name)
+            name = forwarders.name_for(helper, match["type"], operands, function.name, inner)
             lines.append(f'{match["lead"]}call {match["type"]} @"{name}"({", ".join(operands)})')
         function.lines = [_renamed_edges(line, renamed) for line in lines] if renamed else lines
     module.items += [text for _name, text in forwarders.texts.values()]
     module.items += adapters.texts.values()
     called = {key[0] for key in forwarders.texts}
+    if any(key[3] is not False for key in forwarders.texts):
+        called |= {"uxdp_map_here", "uxdp_inner_here"}
     if tail_calls:
         called.add("uxdp_tail_target")
         module.items.append(_dispatcher(entries))

@@ -82,9 +82,21 @@ def rewrite_globals(
             raise AddressInDataError(name)
         else:
             items.append(_SECTION.sub("", f"@{match['name']} = {match['linkage']}{match['kind']} {match['rest']}"))
+    items.append(_declared(maps))
     if any(native.num_cpus == 0 for native in maps):
         items.append(f'@"{NUM_CPUS}" = external global i8')
     module.items = items
+
+
+def _declared(maps: Sequence[NativeMap]) -> str:
+    """Return the table of all maps by their numbers, in which code for any map finds inner maps that are declared."""
+    pointers = ", ".join(f'ptr @"{native.definition.name}"' for native in maps)
+    return f"@uxdp_declared = constant [{len(maps)} x ptr] [{pointers}], align 8"
+
+
+def num_cpus_operand(num_cpus: int) -> str:
+    """Return the number of workers as an operand of 64 bits."""
+    return str(num_cpus) if num_cpus else f'ptrtoint (ptr @"{NUM_CPUS}" to i64)'
 
 
 def _map_global(name: str, native: NativeMap) -> list[str]:
@@ -95,7 +107,7 @@ def _map_global(name: str, native: NativeMap) -> list[str]:
         *(kind, definition.key_size, definition.value_size, definition.max_entries, definition.flags, native.number),
     )
     # struct uxdp_map has num_cpus and a zero side by side: together they are one little-endian 64-bit number.
-    num_cpus = str(native.num_cpus) if native.num_cpus else f'ptrtoint (ptr @"{NUM_CPUS}" to i64)'
+    num_cpus = num_cpus_operand(native.num_cpus)
     store, cpu_store = f'@"{STORE}{plain}"', f'@"{CPU_STORE}{plain}"'
     fields = ", ".join(f"i32 {number}" for number in numbers)
     return [

@@ -29,7 +29,9 @@ from .unreached import drop_unreached
 # llvm.TYPE:KIND:ANSWER$ACCESS names a CO-RE relocation's answer for the types that the source was compiled with.
 _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 # What the loader resolves besides libc and the variables: the worker, and by prefix the maps' memory.
-_EXTERNALS: Final = frozenset(("uxdp_worker", asking.KERNEL, "uxdp_program", "uxdp.num_cpus"))
+_EXTERNALS: Final = frozenset(
+    ("uxdp_worker", asking.KERNEL, "uxdp_program", "uxdp_pool", "uxdp_declared", "uxdp.num_cpus")
+)
 _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
@@ -72,7 +74,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         bounds.keep_inside(module)
         memory.settle_memory(module)
     maps = [
-        definitions.NativeMap(MapDefinition(**{**item, "inner": None}), number, request["num_cpus"])
+        definitions.NativeMap(_definition(item), number, request["num_cpus"])
         for number, item in enumerate(request["maps"])
     ]
     signatures = {
@@ -91,8 +93,10 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     if not request["from_c"]:
         context.widen_context(module, request["programs"])
         intrinsics.lower_intrinsics(module)
+    templates = {one.definition.name: one.definition.inner for one in maps if one.definition.inner is not None}
+    nested = calls.NestedMaps(templates, definitions.num_cpus_operand(request["num_cpus"]))
     called = kfuncs.rewrite_kfuncs(module, signatures, values)
-    called |= calls.rewrite_calls(module, signatures, request["programs"])
+    called |= calls.rewrite_calls(module, signatures, request["programs"], nested)
     definitions.rewrite_globals(
         module,
         maps,
@@ -109,6 +113,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     entry = request["entry"]
     module.items += [
         _answer("uxdp_redirects", bool(called & _REDIRECTS)),
+        _answer("uxdp_has_inner_maps", bool(templates)),
         _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
         _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
@@ -122,6 +127,11 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     own = (value.name for value in (*bundle.functions, *bundle.global_variables))
     names.separate_names(module, {name for name in own if not name.startswith("llvm.")})
     return str(module)
+
+
+def _definition(item: dict[str, Any]) -> MapDefinition:
+    inner = item["inner"]
+    return MapDefinition(**{**item, "inner": None if inner is None else _definition(inner)})
 
 
 def check_externals(library: Any, request: dict[str, Any]) -> None:

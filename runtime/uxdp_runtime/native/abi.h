@@ -104,10 +104,10 @@ struct uxdp_map {
 	u32 key_size;	/* bytes */
 	u32 value_size; /* bytes */
 	u32 max_entries;
-	u32 flags;    /* BPF_F_* of the definition */
-	u32 id;	      /* index of the map in the bundle's manifest */
-	u32 num_cpus; /* workers: slots of per-CPU maps */
-	u32 zero;
+	u32 flags;	 /* BPF_F_* of the definition */
+	u32 id;		 /* index of the map in the bundle's manifest */
+	u32 num_cpus;	 /* workers: slots of per-CPU maps */
+	u32 inner;	 /* made by a control plane: "store" is an offset, see maps/nested.h */
 	void *store;	 /* the map's memory; page-aligned */
 	void *cpu_store; /* this worker's part of it: store + uxdp_store_cpu_offset(map, worker) */
 };
@@ -165,12 +165,21 @@ void uxdp_run(struct uxdp_frame *frames, u32 n);
 s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
 
 /* Whether the program can redirect, whether helpers ask for the frame at hand (uxdp_worker.frame),
- * whether they are given addresses that nobody has checked (uxdp_worker.stack_top), and whether it
- * makes tail calls; the compiler defines them. */
+ * whether they are given addresses that nobody has checked (uxdp_worker.stack_top), whether it
+ * makes tail calls, and has maps of maps; the compiler defines them. */
 bool uxdp_redirects(void);
 bool uxdp_asks_for_frame(void);
 bool uxdp_asks_for_memory(void);
 bool uxdp_makes_tail_calls(void);
+bool uxdp_has_inner_maps(void);
+
+/*
+ * What a program has as a pointer to a map that it did not name may be an inner map: uxdp_map_here
+ * returns a definition with addresses, made in "here" if it has to be. uxdp_inner_here always makes
+ * it there; the compiler then puts in what it knows of it.
+ */
+const struct uxdp_map *uxdp_map_here(const struct uxdp_map *map, struct uxdp_map *here);
+void uxdp_inner_here(const struct uxdp_map *map, struct uxdp_map *here);
 
 /*
  * Looking ahead, see run.c. The compiler makes these three of the program: the part of it up to the

@@ -31,6 +31,9 @@ UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
 		return redirect_is_valid(map) && map->max_entries <= 1u << 27 ? hash_bytes(map) : 0;
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_is_valid(map) ? lpm_bytes(map) : 0;
+	case BPF_MAP_TYPE_HASH_OF_MAPS:
+		return hash_is_valid(map) && map->value_size == 4 ? hash_bytes(map) : 0;
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_PROG_ARRAY:
 		return prog_array_is_valid(map) ? prog_array_bytes(map) : 0;
 	case BPF_MAP_TYPE_DEVMAP:
@@ -94,6 +97,7 @@ UXDP_CONTROL s64 uxdp_map_lookup(const struct uxdp_map *map, const void *key, vo
 	case BPF_MAP_TYPE_LPM_TRIE:
 		found = lpm_lookup(map, key);
 		break;
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_PROG_ARRAY:
 		return prog_array_read(map, load_u32(key), value);
 	case BPF_MAP_TYPE_DEVMAP:
@@ -152,6 +156,7 @@ UXDP_CONTROL s64 uxdp_map_update(const struct uxdp_map *map, const void *key, co
 		return devmap_hash_update(map, key, value, flags);
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_update(map, key, value, flags);
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_PROG_ARRAY:
 		return prog_array_update(map, load_u32(key), value, flags);
 	case BPF_MAP_TYPE_DEVMAP:
@@ -175,6 +180,7 @@ UXDP_CONTROL s64 uxdp_map_delete(const struct uxdp_map *map, const void *key)
 		return -EINVAL;
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_delete(map, key);
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
 	case BPF_MAP_TYPE_PROG_ARRAY:
 		return prog_array_delete(map, load_u32(key));
 	case BPF_MAP_TYPE_DEVMAP:

@@ -10,6 +10,7 @@
  * group changed a map: then nothing is lost but the advantage.
  */
 #include "ask.h"
+#include "maps/nested.h"
 #include "maps/prefetch.h"
 
 /* Frames that are looked ahead for at once: some more than the misses that a CPU has under way. */
@@ -61,6 +62,11 @@ __attribute__((weak)) bool uxdp_asks_kernel(void)
 	return false;
 }
 
+__attribute__((weak)) bool uxdp_has_inner_maps(void)
+{
+	return false;
+}
+
 UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
@@ -81,6 +87,8 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 		uxdp_worker.stack_top = (u64)__builtin_frame_address(0);
 	if (uxdp_asks_kernel())
 		kernel_begin_burst();
+	if (uxdp_has_inner_maps())
+		burst_begins();
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
 
@@ -99,4 +107,6 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
 		frame->verdict = uxdp_program(frame);
 	}
+	if (uxdp_has_inner_maps())
+		burst_ends();
 }

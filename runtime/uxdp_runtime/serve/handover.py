@@ -25,7 +25,7 @@ from uxdp_bundle.binding import BoundBundle
 from uxdp_bundle.bpf_object import BpfObject
 
 from ..bpf.constants import encode_constants
-from ..stores import StoreMemory
+from ..stores import POOL, StoreMemory
 from . import events
 from .control_socket import run_folder
 from .loaded import Inheritance, Loaded
@@ -77,13 +77,16 @@ class Estate:
     @classmethod
     def of(cls, loaded: Loaded, listener: socket.socket) -> Self:
         """Return what a version leaves."""
+        stores = {store.definition.name: store.fd for store in loaded.stores if store.fd >= 0}
+        if loaded.stores.inner_memory is not None:
+            stores[POOL] = loaded.stores.inner_memory.fd
         return cls(
             listener,
             loaded.verified.bound.authentic.bundle.bundle_id,
             loaded.verified.params,
             loaded.stores.num_cpus,
             {name: table.fd for name, table in loaded.verified.maps.items() if _is_kept(name, table.type)},
-            {store.definition.name: store.fd for store in loaded.stores if store.fd >= 0},
+            stores,
         )
 
     def descriptors(self) -> set[int]:

@@ -61,9 +61,7 @@ class Loaded:
         return {
             name: self.verified.maps[name]
             for name in (definition.name for definition in self.compiled.source.maps)
-            if name in self.verified.maps
-            and self.verified.maps[name].type == "array"
-            and not name.startswith((".rodata", ".kconfig"))
+            if name in self.verified.maps and _is_shared(self.verified.maps[name])
         }
 
     @property
@@ -75,6 +73,13 @@ class Loaded:
     def takes_frags(self) -> bool:
         """Whether it takes frames of several buffers."""
         return "frags" in self.program.flags
+
+
+def _is_shared(table: Map) -> bool:
+    """Whether native code works on the kernel's own pages of an array: not of one that is in a map of maps."""
+    if table.name.startswith("."):
+        return table.type == "array" and not table.name.startswith((".rodata", ".kconfig"))
+    return table.is_mappable
 
 
 def program_name(bound: BoundBundle, options: ServeOptions) -> str:
@@ -122,8 +127,7 @@ def load(
         given = {
             definition.name: verified.maps[definition.name].mmap()
             for definition in source.maps
-            if definition.name in verified.maps
-            and (definition.type == "array" and not definition.name.startswith(".rodata"))
+            if definition.name in verified.maps and _is_shared(verified.maps[definition.name])
         }
         stores = Stores(
             source.object, source.maps, num_workers, control_library(), given=given, kept=kept.memory, shared=True

@@ -11,7 +11,8 @@ pieces.
 
 import dataclasses
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -19,9 +20,11 @@ from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 
 from ..bpf import syscall
 from ..bpf.cpus import num_possible_cpus
+from ..bpf.inner_maps import KernelMaps, OuterMap, inner_name, split_inner_name
 from ..bpf.maps import BPF_ANY, BPF_EXIST, BPF_NOEXIST, Map
 from ..errors import ParameterError
-from ..map_file import Contents, dump, find_codec, load_document
+from ..inner_stores import OuterStore, made_of
+from ..map_file import Contents, codec_of, elements_of, find_codec, load_document, readable_name
 from ..map_layout import Notation
 from ..map_values import MapCodec
 from ..stores import Store
@@ -122,6 +125,32 @@ class Elements:
             self.mirror.delete(key)
 
 
+def _definition(name: str, elements: Elements) -> dict[str, Any]:
+    definition = elements.codec.definition
+    return {
+        "name": name,
+        "type": definition.type,
+        "key_size": definition.key_size,
+        "value_size": definition.value_size,
+        "max_entries": definition.max_entries,
+        "flags": definition.flags,
+        "typed": elements.codec.is_typed,
+        "global_data": elements.codec.is_global_data,
+        "has_elements": definition.type not in _WITHOUT_ELEMENTS,
+        "in_kernel": isinstance(elements.side, _KernelSide | OuterMap),
+        "cpus": elements.cpus if elements.codec.is_per_cpu else 1,
+    }
+
+
+def _inner_side(outer: _Side | None, key: bytes, stack: ExitStack) -> _Side | None:
+    """Return a map in a map of maps, as long as the stack is open."""
+    if isinstance(outer, OuterStore):
+        return outer.inner(key)
+    if isinstance(outer, OuterMap):
+        return _KernelSide(stack.enter_context(outer.inner(key)), ())
+    return None
+
+
 class MapAccess:
     """The maps of one version of a program."""
 
@@ -146,38 +175,47 @@ class MapAccess:
         callable_names = [name if fd >= 0 else "" for name, fd in zip(names, fds, strict=True)]
         self._codecs = with_target_names(codecs, callable_names)
         self._maps: dict[str, Elements] = {}
+        outers = KernelMaps(verified.bound.facts.maps, verified.maps).outers
         for name, codec in self._codecs.items():
-            store = None if codec.definition.type == "array" else stores.get(name)
-            kernel = _KernelSide(verified.maps[name], fds) if name in verified.maps else None
+            table = verified.maps.get(name)
+            store = None if table is not None and table.is_mappable else stores.get(name)
+            kernel: _Side | None = None if table is None else outers.get(name) or _KernelSide(table, fds)
             if store is not None:
                 self._maps[name] = Elements(codec, store, store.cpus, kernel if mirror else None)
             elif kernel is not None:
                 self._maps[name] = Elements(codec, kernel, num_possible_cpus(), None)
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Return the definitions of all maps."""
-        return [
-            {
-                "name": name,
-                "type": elements.codec.definition.type,
-                "key_size": elements.codec.definition.key_size,
-                "value_size": elements.codec.definition.value_size,
-                "max_entries": elements.codec.definition.max_entries,
-                "flags": elements.codec.definition.flags,
-                "typed": elements.codec.is_typed,
-                "global_data": elements.codec.is_global_data,
-                "has_elements": elements.codec.definition.type not in _WITHOUT_ELEMENTS,
-                "in_kernel": isinstance(elements.side, _KernelSide),
-                "cpus": elements.cpus if elements.codec.is_per_cpu else 1,
-            }
-            for name, elements in self._maps.items()
-        ]
+        """Return the definitions of all maps; of the maps in a map of maps, of the first MAX_ELEMENTS."""
+        found = []
+        for name, elements in self._maps.items():
+            found.append(_definition(name, elements))
+            if elements.codec.inner is not None:
+                items, _following = elements.side.page(None, MAX_ELEMENTS)
+                for key in (key for key, value in items if made_of(value) is not None):
+                    inner = inner_name(name, key)
+                    with self._opened(codec_of(inner, self._codecs)) as made:
+                        found.append(_definition(readable_name(inner, self._codecs), made))
+        return found
 
     def fill(self, contents: Contents) -> None:
         """Set elements that were read from a file or from assignments."""
         for name, items in contents.items():
-            for key, value in items:
-                self._maps[name].update(key, value)
+            with self._opened(codec_of(name, self._codecs)) as elements:
+                for key, value in items:
+                    elements.update(key, value)
+
+    def declared_in(self, name: str) -> set[str]:
+        """Return the declared maps that a map of maps leads to."""
+        elements = self._maps[name]
+        found: set[str] = set()
+        cursor: bytes | None = None
+        for _ in range(elements.codec.definition.max_entries):
+            items, cursor = elements.side.page(cursor, MAX_ELEMENTS)
+            found |= {elements.codec.decode(value) for _key, value in items if made_of(value) is None}
+            if cursor is None:
+                break
+        return found
 
     def programs_in(self, name: str) -> dict[bytes, str]:
         """Return the programs that a prog_array leads to, by key."""
@@ -209,39 +247,42 @@ class MapAccess:
 
         :raises MissingElementError: there is none
         """
-        elements = self._find(request)
-        key = elements.codec.encode_key(request["key"])
-        value = elements.side.lookup(key)
-        if value is None:
-            raise MissingElementError("no such element", context=f"map {elements.codec.name}")
-        return self._written(elements, [(key, value)], request)[0]
+        with self._find(request) as elements:
+            key = elements.codec.encode_key(request["key"])
+            value = elements.side.lookup(key)
+            if value is None:
+                raise MissingElementError("no such element", context=f"map {elements.codec.name}")
+            return self._written(elements, [(key, value)], request)[0]
 
     def set(self, request: Mapping[str, Any]) -> None:
         """Carry out {"map", "key", "value", "flags"}."""
-        elements = self._find(request)
         flags = _FLAGS.get(request.get("flags", "any"))
         if flags is None:
             raise ParameterError(f"{request['flags']!r}, expected one of {', '.join(_FLAGS)}", context="flags")
-        self._check_writable(elements)
-        codec = elements.codec
-        key = codec.encode_key(request["key"])
-        if codec.is_global_data:
-            # Variables that are not named keep what they have now.
-            codec = dataclasses.replace(codec, initial=elements.side.lookup(key) or codec.initial)
-        elements.update(key, codec.encode(request["value"], cpus=elements.cpus), flags)
+        with self._find(request) as elements:
+            self._check_writable(elements)
+            codec = elements.codec
+            key = codec.encode_key(request["key"])
+            if codec.is_global_data:
+                # Variables that are not named keep what they have now.
+                codec = dataclasses.replace(codec, initial=elements.side.lookup(key) or codec.initial)
+            elements.update(key, codec.encode(request["value"], cpus=elements.cpus), flags)
 
     def delete(self, request: Mapping[str, Any]) -> None:
         """Carry out {"map", "key"}."""
-        elements = self._find(request)
-        self._check_writable(elements)
-        elements.delete(elements.codec.encode_key(request["key"]))
+        with self._find(request) as elements:
+            self._check_writable(elements)
+            elements.delete(elements.codec.encode_key(request["key"]))
 
     def dump(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer {"map", "cursor", "zeros"} with the next elements, and the cursor for those behind them, or None.
 
         Elements of arrays that are all zero are left out, unless ``zeros`` asks for them.
         """
-        elements = self._find(request)
+        with self._find(request) as elements:
+            return self._dumped(elements, request)
+
+    def _dumped(self, elements: Elements, request: Mapping[str, Any]) -> dict[str, Any]:
         definition = elements.codec.definition
         if definition.type in _WITHOUT_ELEMENTS:
             raise UnsupportedFeatureError(
@@ -266,20 +307,39 @@ class MapAccess:
         """
         contents: Contents = {}
         document = request["elements"]
+        source = str(request.get("source", "request"))
         for name in document if isinstance(document, dict) else ():
-            elements = self._find({"map": name})
-            self._check_writable(elements)
-            contents |= load_document(
-                {name: document[name]}, self._codecs, cpus=elements.cpus, source=str(request.get("source", "request"))
-            )
+            codec = find_codec(name, self._codecs, "maps of the service")
+            self._check_writable(self._of(codec))
+            contents |= load_document({name: document[name]}, self._codecs, cpus=self._of(codec).cpus, source=source)
         if not request.get("check", False):
             self.fill(contents)
         return sum(map(len, contents.values()))
 
-    def _find(self, request: Mapping[str, Any]) -> Elements:
-        name = request["map"]
-        find_codec(name, {known: elements.codec for known, elements in self._maps.items()}, "maps of the service")
-        return self._maps[name]
+    def _find(self, request: Mapping[str, Any]) -> AbstractContextManager[Elements]:
+        known = {name: elements.codec for name, elements in self._maps.items()}
+        return self._opened(find_codec(request["map"], known, "maps of the service"))
+
+    def _of(self, codec: MapCodec) -> Elements:
+        """Return a declared map, or the map of maps that a map is in."""
+        parted = split_inner_name(codec.name)
+        return self._maps[codec.name if parted is None else parted[0]]
+
+    @contextmanager
+    def _opened(self, codec: MapCodec) -> Iterator[Elements]:
+        """Give a map: a declared one, or one in a map of maps."""
+        elements = self._of(codec)
+        parted = split_inner_name(codec.name)
+        if parted is None:
+            yield elements
+            return
+        with ExitStack() as stack:
+            sides = [_inner_side(outer, parted[1], stack) for outer in (elements.side, elements.mirror)]
+            side, mirror = sides
+            assert side is not None  # noqa: S101  # only a map of maps has a codec of inner maps
+            if isinstance(side, Store):
+                codec = dataclasses.replace(codec, definition=dataclasses.replace(side.definition, name=codec.name))
+            yield Elements(codec, side, elements.cpus, mirror)
 
     def _check_writable(self, elements: Elements) -> None:
         name = elements.codec.name
@@ -294,8 +354,7 @@ class MapAccess:
         notation = _NOTATIONS.get(request.get("notation", "network"))
         if notation is None:
             raise ParameterError(f"expected one of {', '.join(_NOTATIONS)}", context="notation")
-        name = elements.codec.name
-        return dump({name: items}, {name: elements.codec}, notation=notation)[name]
+        return elements_of(elements.codec, items, notation)
 
 
 def map_handlers(current: Callable[[], MapAccess]) -> dict[str, Handler]:

@@ -9,7 +9,7 @@ A prog_array that the new version declares alike has the new version's programs 
 changed since its version started has what the new version puts into it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
@@ -20,7 +20,7 @@ from uxdp_bundle.errors import UxdpError
 
 from ..map_layout import Layout
 from ..map_values import MapCodec
-from ..stores import initial_programs
+from ..stores import POOL, initial_programs
 from ..verify import VerifiedObject
 from .event_loop import EventLoop
 from .loaded import Inheritance, Loaded, load
@@ -121,10 +121,13 @@ def plan_takeover(old: Version, bound: BoundBundle, *, drop_maps: bool) -> Takeo
     kept: list[str] = []
     reset: list[str] = []
     dropped = [name for name in before if name not in after and not name.startswith(_CONSTANTS)]
-    for name, codec in after.items():
+    # Maps of maps last, for they may lead to the others.
+    for name, codec in sorted(after.items(), key=lambda item: item[1].inner is not None):
         if name.startswith(_CONSTANTS) or name not in before:
             continue
         difference = describe_difference(before[name], codec)
+        if not difference and codec.inner is not None:
+            difference = _moved(old, bound, name, kept)
         if not difference:
             kept.append(name)
         elif codec.is_global_data:
@@ -144,7 +147,7 @@ def plan_takeover(old: Version, bound: BoundBundle, *, drop_maps: bool) -> Takeo
         tuple(reset),
         tuple(dropped),
         {name: old.verified.maps[name].fd for name in kept if name in old.verified.maps and kinds[name] != _PROGRAMS},
-        tuple(name for name in kept if kinds[name] not in ("array", _PROGRAMS)),
+        tuple(name for name in kept if kinds[name] != _PROGRAMS and not _is_kernels(old, name)),
     )
 
 
@@ -184,13 +187,36 @@ def carry_programs(old: Version, new: Version, takeover: Takeover, *, drop_maps:
         new.maps.put_programs(name, {key: program for key, program in now.items() if program not in lost})
 
 
+def _is_kernels(old: Version, name: str) -> bool:
+    """Whether native code works on the kernel's own pages of a map: there is no store of it."""
+    return name.startswith(".") or (name in old.verified.maps and old.verified.maps[name].is_mappable)
+
+
+def _moved(old: Version, bound: BoundBundle, name: str, kept: Sequence[str]) -> str:
+    """Return why a map of maps cannot go on leading where it does, or an empty string."""
+    before, after = (
+        [definition.name for definition in facts.maps if not definition.name.startswith(".")]
+        for facts in (old.verified.bound.facts, bound.facts)
+    )
+    for inner in sorted(old.maps.declared_in(name)):
+        if inner not in kept or before.index(inner) != after.index(inner):
+            return f"leads to the map {inner}, which the new version declares otherwise, or in another place"
+    return ""
+
+
 def describe_difference(before: MapCodec, after: MapCodec) -> str:
     """Return how two declarations of a map differ, or an empty string."""
     for field, what in _FACTS.items():
         was, now = getattr(before.definition, field), getattr(after.definition, field)
         if was != now:
             return f"{what} {was} became {now}"
+    if before.inner is not None and after.inner is not None:
+        difference = describe_difference(before.inner, after.inner)
+        if difference:
+            return f"of its inner maps, {difference}"
     for side in ("key", "value"):
+        if after.inner is not None and side == "value":
+            continue
         if _shape(getattr(before, side)) != _shape(getattr(after, side)):
             return f"the type of its {side if not after.is_global_data else 'variables'} is another"
     return ""
@@ -227,6 +253,8 @@ def load_successor(
         stack.push(resources)
         takeover = plan_takeover(old, bound, drop_maps=drop_maps)
         memory = {name: old.stores[name].shared_memory for name in takeover.stored}
+        if old.stores.inner_memory is not None:
+            memory[POOL] = old.stores.inner_memory
         inherited = Inheritance(takeover.kernel_maps, memory)
         new = load(bound, options, num_workers, inherited=inherited, resources=stack.pop_all())
         stack.callback(new.close)

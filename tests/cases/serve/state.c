@@ -67,6 +67,22 @@ struct {
 	__type(value, __u32);
 } ports SEC(".maps");
 
+struct group {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 100);
+	__type(key, __be32);
+	__type(value, __u64);
+} residents SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct group);
+} groups SEC(".maps") = {
+    .values = {[1] = &residents},
+};
+
 int stage_one(struct xdp_md *ctx);
 int stage_two(struct xdp_md *ctx);
 
@@ -106,6 +122,16 @@ static int send_back(struct xdp_md *ctx, __u8 stage)
 	return XDP_TX;
 }
 
+/* Counts an address that is a member of a group. */
+static void count_member(__u32 number, __be32 address)
+{
+	void *group = bpf_map_lookup_elem(&groups, &number);
+	__u64 *frames = group ? bpf_map_lookup_elem(group, &address) : NULL;
+
+	if (frames)
+		__sync_fetch_and_add(frames, 1);
+}
+
 SEC("xdp")
 int state(struct xdp_md *ctx)
 {
@@ -121,6 +147,8 @@ int state(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	*count += 1;
 	seen += 1;
+	count_member(0, key);
+	count_member(1, key);
 	report->version = VERSION;
 	report->mark = set->mark;
 	report->flow = 0;

@@ -6,6 +6,7 @@
 #include "../maps/array.h"
 #include "../maps/hash_update.h"
 #include "../maps/lpm_update.h"
+#include "../maps/nested.h"
 #include "../maps/redirect.h"
 
 UXDP_INLINE struct hash_writer worker_writer(const struct uxdp_map *map)
@@ -15,6 +16,8 @@ UXDP_INLINE struct hash_writer worker_writer(const struct uxdp_map *map)
 
 UXDP_HELPER void *uxdp_helper_map_lookup_elem(const struct uxdp_map *map, const void *key)
 {
+	if (map->kind == BPF_MAP_TYPE_HASH_OF_MAPS)
+		return inner_of(map, hash_lookup(map, key));
 	if (map_is_hash(map))
 		return hash_lookup(map, key);
 	switch (map->kind) {
@@ -24,6 +27,8 @@ UXDP_HELPER void *uxdp_helper_map_lookup_elem(const struct uxdp_map *map, const 
 		return array_lookup(map, map->cpu_store, key);
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_lookup(map, key);
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
+		return array_of_maps_lookup(map, key);
 	case BPF_MAP_TYPE_DEVMAP:
 	case BPF_MAP_TYPE_CPUMAP:
 	case BPF_MAP_TYPE_XSKMAP:
@@ -69,4 +74,17 @@ UXDP_HELPER s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const vo
 	default:
 		return -EOPNOTSUPP;
 	}
+}
+
+UXDP_HELPER const struct uxdp_map *uxdp_map_here(const struct uxdp_map *map, struct uxdp_map *here)
+{
+	if (!map->inner)
+		return map;
+	inner_here(map, here);
+	return here;
+}
+
+UXDP_HELPER void uxdp_inner_here(const struct uxdp_map *map, struct uxdp_map *here)
+{
+	inner_here(map, here);
 }

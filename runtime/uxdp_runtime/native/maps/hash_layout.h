@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH and DEVMAP_HASH: where what is.
+ * HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH, DEVMAP_HASH and HASH_OF_MAPS: where what is.
  *
  *	header | free lists, one per CPU | buckets | elements | CPU 0's part | CPU 1's part | ...
  *
@@ -78,7 +78,7 @@ UXDP_INLINE bool map_is_hash(const struct uxdp_map *map)
 {
 	return map->kind == BPF_MAP_TYPE_HASH || map->kind == BPF_MAP_TYPE_PERCPU_HASH ||
 	       map->kind == BPF_MAP_TYPE_LRU_HASH || map->kind == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
-	       map->kind == BPF_MAP_TYPE_DEVMAP_HASH;
+	       map->kind == BPF_MAP_TYPE_DEVMAP_HASH || map->kind == BPF_MAP_TYPE_HASH_OF_MAPS;
 }
 
 UXDP_INLINE bool hash_is_lru(const struct uxdp_map *map)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * PROG_ARRAY: the targets of tail calls.
+ * PROG_ARRAY: the targets of tail calls. ARRAY_OF_MAPS: see nested.h; the entries are laid out and
+ * changed alike.
  *
  * An entry is the number of a program in the compiled module, plus 1; 0 is no entry. Values of the
  * control functions are these too. Programs cannot read the map, and only control planes write it.
