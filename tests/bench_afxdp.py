@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,18 +132,30 @@ def build_bundles(folder: Path, functions: set[str]) -> dict[str, Path]:
     return paths
 
 
-def generate(pair: VethPair, frame: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Send for some seconds from the other end; return what tests/traffic.py says."""
+def generate(
+    pair: VethPair, frame: dict[str, Any], seconds: float, when_warm: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Send for some seconds from the other end; return what tests/traffic.py says.
+
+    :param when_warm: what is done before the frames that count are sent
+    """
     command = ["ip", "netns", "exec", pair.peer, sys.executable, "-m", "tests.traffic", pair.interface]
-    run = subprocess.run(
+    with subprocess.Popen(
         [*command, str(seconds), str(GENERATOR_CPU)],
-        input=json.dumps(frame),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        check=True,
         text=True,
         cwd=ROOT,
-    )
-    return dict(json.loads(run.stdout))
+    ) as run:
+        assert run.stdin is not None and run.stdout is not None
+        run.stdin.write(json.dumps(frame) + "\n")
+        run.stdin.flush()
+        assert run.stdout.readline() == "warm\n"
+        if when_warm is not None:
+            when_warm()
+        run.stdin.write("go\n")
+        run.stdin.flush()
+        return dict(json.loads(run.stdout.readline()))
 
 
 def figures(sent: dict[str, Any], served: int, cpu_seconds: float) -> dict[str, float]:
@@ -166,12 +178,14 @@ def by_uxdp(
     settings = [word for setting in (*maps, *blocked(bundle, frame)) for word in ("--set", setting)]
     arguments = (*settings, *how, "--cpus", str(SERVICE_CPU))
     with veth_pair() as pair, serving(pair, bundle, *arguments, name="bench") as service:
-        before = service.totals()["rx"], cpu_seconds(service)
-        sent = generate(pair, frame, seconds)
-        served, used = service.totals()["rx"] - before[0], cpu_seconds(service) - before[1]
-        # What the warm-up of the generator sent was served, too.
-        share = min(1.0, sent["sent"] / max(served, 1))
-        return figures(sent, min(served, sent["sent"]), sent["cpu_seconds"] + used * share)
+        before: list[float] = []
+
+        def look() -> None:
+            before[:] = service.totals()["rx"], cpu_seconds(service)
+
+        sent = generate(pair, frame, seconds, look)
+        served, used = service.totals()["rx"] - int(before[0]), cpu_seconds(service) - before[1]
+        return figures(sent, served, sent["cpu_seconds"] + used)
 
 
 def cpu_seconds(service: RunningService) -> float:

@@ -4,7 +4,9 @@
 
 runs in the namespace of that end. Frames are made in the kernel (BPF_PROG_TEST_RUN with live frames), which is several
 times faster than sending them from user space; the counting program is attached to the interface, so that what comes
-back costs little, and the veth takes frames that XDP transmits at the other end. Prints one JSON object.
+back costs little, and the veth takes frames that XDP transmits at the other end. The first line of standard input is a
+JSON object, the arguments of flow_frame. When all is warm it says so, waits for another line, sends, and prints a JSON
+object.
 """
 
 import json
@@ -87,6 +89,8 @@ class Traffic:
     def run(self, seconds: float, rate_pps: float = 0.0) -> dict[str, Any]:
         """Send for a time, then wait for what is under way."""
         sent_before, received_before = self.totals()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        used_before = usage.ru_utime + usage.ru_stime
         context = struct.pack("=6I", 0, len(self._frame.data), 0, self._ifindex, 0, 0)
         start = time.monotonic()
         calls = 0
@@ -110,18 +114,20 @@ class Traffic:
             "seconds": elapsed,
             "sent": sent - sent_before,
             "received": received - received_before,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime - used_before,
         }
 
 
 def main() -> None:
-    """Run once, as the command line says; the frame comes from standard input as JSON arguments of flow_frame."""
+    """Run once, as the command line says."""
     interface, seconds, cpu = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     os.sched_setaffinity(0, {cpu})
-    options = json.loads(sys.stdin.read() or "{}")
+    options = json.loads(sys.stdin.readline())
     rate = options.pop("rate_pps", 0.0)
     traffic = Traffic(interface, flow_frame(**options))
     traffic.run(0.2)  # the first frames find cold caches, and empty tables
+    print("warm", flush=True)
+    sys.stdin.readline()
     print(json.dumps(traffic.run(min(seconds, 10.0), rate)))
 
 
