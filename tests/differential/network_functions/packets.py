@@ -82,15 +82,18 @@ def ethernet(data: bytes) -> EthernetFrame:
     return EthernetFrame(data[:6], data[6:12], tuple(vlans), ethertype, data[start:])
 
 
-def packet(data: bytes) -> Packet:
-    """Take the IP packet in an Ethernet frame apart, and check its lengths and checksums."""
+def packet(data: bytes, *, is_tunnel: bool = False) -> Packet:
+    """Take the IP packet in an Ethernet frame apart, and check its lengths and checksums.
+
+    :param is_tunnel: UDP may be without a checksum over IPv6, too (RFC 6935)
+    """
     outside = ethernet(data)
     version = {h.ETH_P_IP: 4, h.ETH_P_IPV6: 6}[outside.ethertype]
     assert outside.content[0] >> 4 == version
-    return ip_packet(outside.content)
+    return ip_packet(outside.content, is_tunnel=is_tunnel)
 
 
-def ip_packet(data: bytes) -> Packet:
+def ip_packet(data: bytes, *, is_tunnel: bool = False) -> Packet:
     """Take an IP packet apart, and check its lengths and checksums, also the transport header's."""
     if data[0] >> 4 == 4:
         _, tos, length, _, fragment, ttl, proto, _, source, dest = struct.unpack_from("!BBHHHBBH4s4s", data)
@@ -105,7 +108,8 @@ def ip_packet(data: bytes) -> Packet:
         tos = first >> 20 & 0xFF
         assert 40 + length <= len(data), f"40 + {length} bytes of {len(data)}"
         segment = data[40 : 40 + length]
-    _check_segment(source, dest, proto, segment)
+    if not (is_tunnel and proto == h.IPPROTO_UDP and segment[6:8] == bytes(2)):
+        _check_segment(source, dest, proto, segment)
     return Packet(source, dest, proto, ttl, tos, segment)
 
 
