@@ -11,6 +11,7 @@ the verifier relied on. So IR is made defined *before* it is lowered, and both o
 - Shifts take their amount modulo the width; division by zero gives 0, and the dividend as the remainder; the most
   negative number divided by -1 is itself. So BPF's instructions do.
 - A bool in memory is a byte; functions are called by their own type and by the C convention, or not at all.
+- An atomic operation whose result is used is ordered, for the BPF backend leaves out the result of one that is not.
 - Stack slots live as long as their function if they fit into a BPF frame so, for slots that share memory hold one
   another's pointers, on BPF alone.
 
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from . import may_goto
 from .ir_promises import (
     Signature,
     UndefinedIrError,
@@ -62,6 +64,9 @@ _EITHER: Final = re.compile(rf"^  (?P<name>{_V}) = or i1 (?P<one>{_V}), (?P<othe
 _INSTEAD: Final = re.compile(rf"^  (?P<name>{_V}) = select i1 (?P<condition>{_V}), i\d+ 1, i\d+ (?P<value>{_V}){_REST}")
 _ELEMENT: Final = re.compile(r", i\d+ (?P<index>\d+)(?:, !.*)?$")
 _LANE_COUNT: Final = re.compile(r"element <(\d+) x ")
+_RELAXED: Final = re.compile(
+    rf"^  (?P<name>{_V}) = atomicrmw (?:volatile )?(?:add|sub|and|or|xor) .* (?P<order>monotonic)(?=, |$)"
+)
 _ACCESS: Final = re.compile(rf"^  (?:(?P<name>{_V}) = )?(?P<how>(?:load|store) (?:atomic )?(?:volatile )?)")
 _WIDTH: Final = re.compile(r"\bi(\d+)\b")
 _LANE_WIDTH: Final = re.compile(r"<\d+ x i(\d+)>")
@@ -180,9 +185,18 @@ class _Function:
 
     def defined(self) -> Iterator[str]:
         """Yield the lines of the function's body."""
-        in_switch = False
+        in_switch = in_callbr = False
         for line in self._lines:
-            if in_switch:  # "    i32 1, label %3"
+            if in_callbr:  # "          to label %4 [label %7]"
+                match = may_goto.DESTINATIONS.match(line)
+                if match is None:
+                    self._refuse("a callbr that cannot be read", line)
+                yield line[: match.start("rest")]
+                in_callbr = False
+            elif may_goto.IN_IR.match(line):
+                in_callbr = True
+                yield line
+            elif in_switch:  # "    i32 1, label %3"
                 in_switch = line != "  ]" and not line.startswith("  ], ")
                 yield plain_constants(line)
             elif not line.startswith("  ") or line.startswith("    #dbg_"):
@@ -207,6 +221,8 @@ class _Function:
             yield from self._division(line)
         elif opcode in ("load", "store"):
             yield from self._memory(line)
+        elif opcode == "atomicrmw":
+            yield self._ordered(line)
         elif opcode == "unreachable":
             location = _LOCATION.search(line)
             value = "void" if self._result == "void" else f"{self._result} zeroinitializer"
@@ -327,6 +343,16 @@ class _Function:
             self._refuse("memory of a type that is not whole bytes", line)
         else:
             yield line
+
+    def _ordered(self, line: str) -> str:
+        """Let an operation whose result is used be one that the backend gives a result: lock add has none."""
+        match = _RELAXED.match(line)
+        if match is None:
+            return line
+        used = re.compile(rf"{re.escape(match['name'])}(?![-\w$.])")
+        if sum(len(used.findall(other)) for other in self._lines) == 1:
+            return line
+        return f"{line[: match.start('order')]}acquire{line[match.end('order') :]}"
 
     def _learn(self) -> None:
         """Find amounts and divisors that are safe already, as what was defined before has them."""

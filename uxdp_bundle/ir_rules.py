@@ -19,10 +19,14 @@ from typing import Any, Final, NamedTuple
 
 import llvmlite.binding as llvm
 
+from . import may_goto
+
 _TRIPLE: Final = re.compile(r"bpf(el)?(-.*)?")
 # What the BPF backend of LLVM 14 to 22 lowers for; another layout would give structures other offsets natively.
 _DATA_LAYOUT: Final = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 _ASM: Final = re.compile(r"(?:^|[ (])asm (?:sideeffect |alignstack |inteldialect |unwind )*$")
+# Constraints of assembly without instructions. What it clobbers is named as BPF or clang for it names it.
+_CONSTRAINT: Final = re.compile(r"=?&?[rgimn]+|=?\*m|\d|~\{(?:memory|cc|[rw](?:10|\d))\}")
 # Bytes or code beside a function that the BPF backend may leave out.
 _ANNEX: Final = re.compile(r" (prefix|prologue|personality|gc) ")
 _ALIAS: Final = re.compile(r"^@[^=]* = [^@%{\[]*?\b(alias|ifunc) ")
@@ -123,11 +127,23 @@ def _asm(lines: Iterable[str]) -> Iterator[Violation]:
         if line.startswith("module asm "):
             yield Violation("module-asm", f"module-level assembly {line[11:][:60]}")
     for line in lines:
-        if " asm " in line:
+        if " asm " in line and not may_goto.IN_IR.match(line):
             parts = line.split('"')
-            for before, string in zip(parts[::2], parts[1::2], strict=False):
-                if string and _ASM.search(before):
+            for index, (before, string) in enumerate(zip(parts[::2], parts[1::2], strict=False)):
+                if not _ASM.search(before):
+                    continue
+                if string:
                     yield Violation("inline-asm", f"BPF inline assembly {string[:60]!r}")
+                elif not _hands_on(parts[2 * index + 3] if len(parts) > 2 * index + 3 else ""):
+                    yield Violation("inline-asm", f"assembly whose operands are not known: {line.strip()[:80]!r}")
+
+
+def _hands_on(constraints: str) -> bool:
+    """Whether empty assembly gives back what it is given, and nothing else: each output is tied to an input."""
+    pieces = constraints.split(",") if constraints else []
+    outputs = [piece for piece in pieces if piece.startswith("=") and "*" not in piece]
+    tied = {int(piece) for piece in pieces if piece.isdecimal()}
+    return all(map(_CONSTRAINT.fullmatch, pieces)) and tied == set(range(len(outputs)))
 
 
 def _headers(lines: Iterable[str]) -> Iterator[Violation]:

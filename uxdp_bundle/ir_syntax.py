@@ -13,6 +13,7 @@ _ADDRESS_SPACE: Final = re.compile(r" addrspace\(\d+\)")
 _INTEGER: Final = re.compile(r"i(\d+)")
 _ARRAY: Final = re.compile(r"\[(\d+) x (.*)\]")
 _VECTOR: Final = re.compile(r"<(\d+) x (.*)>")
+_PARAMETERS: Final = re.compile(rf"^define .*?@{NAME}\(")
 _FLOATS: Final = {"half": 2, "bfloat": 2, "float": 4, "double": 8, "fp128": 16}
 _MAX_DEPTH: Final = 64
 _OPENING, _CLOSING = "([{<", ")]}>"
@@ -79,6 +80,17 @@ def end_of_type(text: str, start: int) -> int:
         end = match.end()
     space = _ADDRESS_SPACE.match(text, end)
     return space.end() if space is not None else end
+
+
+def first_block(header: str) -> str:
+    """Return the name of a function's first block if no label is printed for it: the number behind its parameters'.
+
+    :param header: the line that begins the function
+    """
+    match = _PARAMETERS.match(header)
+    start = match.end() - 1 if match is not None else header.index("(")
+    pieces = split_arguments(header[start + 1 : closing(header, start)])
+    return f"%{sum('%' not in piece or piece.rpartition('%')[2].isdecimal() for piece in pieces)}"
 
 
 def type_bytes(kind: str, types: Mapping[str, str], depth: int = 0) -> tuple[int, int]:

@@ -10,7 +10,7 @@ LLVM reports fatal errors by ending the process and on stderr; the parent makes 
 import json
 import struct
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 MEMORY_BYTES = 2 << 30
 CPU_SECONDS = 10
@@ -25,7 +25,7 @@ def main() -> None:
     except (ImportError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(NO_LLVM)
-    from uxdp_bundle import defined_ir, ir_rules, portable_ir, sandbox
+    from uxdp_bundle import assembly_ir, defined_ir, ir_rules, may_goto, portable_ir, sandbox
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -33,7 +33,8 @@ def main() -> None:
     data = sys.stdin.buffer.read()
     (length,) = struct.unpack_from("<I", data)
     request = json.loads(data[4 : 4 + length])
-    reply, lowered, ir = _lower(llvm, (ir_rules, portable_ir, defined_ir), request, data[4 + length :])
+    parts = _Parts(assembly_ir, defined_ir, ir_rules, may_goto, portable_ir)
+    reply, lowered, ir = _lower(llvm, parts, request, data[4 + length :])
     reply["llvm"] = ".".join(map(str, llvm.llvm_version_info))
     reply["lengths"] = [len(lowered), len(ir)]
     encoded = json.dumps(reply).encode()
@@ -41,10 +42,17 @@ def main() -> None:
     sys.stdout.buffer.flush()
 
 
-def _lower(
-    llvm: Any, parts: tuple[Any, Any, Any], request: dict[str, Any], data: bytes
-) -> tuple[dict[str, Any], bytes, bytes]:
-    rules, portable_ir, defined_ir = parts
+class _Parts(NamedTuple):
+    """The modules that work on IR; they are imported once LLVM is known to be there."""
+
+    assembly_ir: Any
+    defined_ir: Any
+    ir_rules: Any
+    may_goto: Any
+    portable_ir: Any
+
+
+def _lower(llvm: Any, parts: _Parts, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     modules = []
     position = 0
     for length in request["inputs"]:
@@ -59,22 +67,25 @@ def _lower(
             module.link_in(other)
     except RuntimeError as error:
         return _refused("link", str(error))
+    not_plain = ""
     if request["prepare"]:
-        module = llvm.parse_assembly(portable_ir.portable(str(module)))
+        text, not_plain = parts.assembly_ir.with_plain_assembly(parts.portable_ir.portable(str(module)))
+        module = llvm.parse_assembly(text)
     try:
         module.verify()
     except RuntimeError as error:
         return _refused("invalid", f"the IR is not valid: {error}")
-    violation = rules.find_violation(module)
+    violation = parts.ir_rules.find_violation(module)
     if violation is not None:
-        return _refused(violation.kind, violation.message)
+        because = f": {not_plain}" if not_plain and violation.kind == "inline-asm" else ""
+        return _refused(violation.kind, violation.message + because)
     text = str(module)
     try:
-        defined = defined_ir.defined(text)
+        defined = parts.defined_ir.defined(text)
         if defined != text:
             module = llvm.parse_assembly(defined)
             module.verify()
-    except defined_ir.UndefinedIrError as error:
+    except parts.defined_ir.UndefinedIrError as error:
         return _refused(error.kind, error.message)
     except RuntimeError as error:
         return _refused("invalid", f"the IR is not valid once it is defined: {error}")
@@ -85,7 +96,14 @@ def _lower(
     machine = llvm.Target.from_triple("bpfel").create_target_machine(
         cpu=request["cpu"], features=request["features"], opt=request["optimisation"]
     )
-    return {}, machine.emit_object(module), ir
+    try:
+        # Without a may_goto it is this module that is lowered, as it is.
+        lowered = parts.may_goto.lower(
+            module, lambda text: machine.emit_object(module if text is None else llvm.parse_assembly(text))
+        )
+    except parts.may_goto.MayGotoError as error:
+        return _refused("may-goto", f"may_goto cannot be lowered: {error}")
+    return {}, lowered, ir
 
 
 def _refused(kind: str, message: str) -> tuple[dict[str, Any], bytes, bytes]:

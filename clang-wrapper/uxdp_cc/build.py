@@ -2,7 +2,7 @@
 manifest.
 
 The object comes from the IR and from nothing else, so the two are bound by construction. Only for sources with BPF
-inline assembly, which llvmlite's backend cannot parse, clang makes the object and the bundle carries no IR.
+inline assembly that has no form in IR (see uxdp_bundle.assembly_ir) clang makes the object, and there is no IR.
 """
 
 import re
@@ -174,7 +174,7 @@ def _without_ir(refusal: RefusedIrError, compilation: Compilation) -> _Code:
         raise SourceError(refusal.message, context=everywhere)
     if len(sources) > 1:
         raise SourceError(
-            f"{refusal.message} cannot be linked as IR",
+            f"{refusal.message}; it cannot be linked as IR",
             context=everywhere,
             remedy="compile each source with -c, or leave the assembly out",
         )

@@ -22,5 +22,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
 
 # What clang needs to be told.
 CLANG_ARGS: Final[dict[str, tuple[str, ...]]] = {
+    "atomics_ordered": ("-mcpu=v4",),
+    "cpu_v4": ("-mcpu=v4",),
     "signed_division": ("-mcpu=v4",),
 }

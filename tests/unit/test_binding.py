@@ -131,7 +131,7 @@ def assembly_image(tmp_path_factory) -> bytes:
     (folder / "nf.c").write_text(
         "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
         'SEC("xdp") int f(struct xdp_md *ctx)\n'
-        '{\n\tint verdict;\n\tasm volatile("%0 = 2" : "=r"(verdict));\n\treturn verdict;\n}\n'
+        '{\n\tint verdict;\n\tasm volatile("%0 = 2; r9 = r9" : "=r"(verdict) :: "r9");\n\treturn verdict;\n}\n'
         'char _license[] SEC("license") = "GPL";\n'
     )
     return build(BuildRequest(sources=("nf.c",), cwd=folder)).bundle

@@ -358,8 +358,8 @@ def test_inline_assembly_gives_a_bundle_without_ir_and_says_why(project):
     assert result.status == 0
     assert result.stderr.count("said once [-W#warnings]") == 1
     assert result.stderr.endswith(
-        "uxdp-cc: warning: nf.c: BPF inline assembly 'r0 = r0': clang makes the object, and the bundle carries no IR; "
-        "it runs in the kernel and on the bytecode path\n"
+        "uxdp-cc: warning: nf.c: BPF inline assembly 'r0 = r0': r0 is read, and nothing was written to it: "
+        "clang makes the object, and the bundle carries no IR; it runs in the kernel and on the bytecode path\n"
     )
     image = (project.path / "nf.uxdp").read_bytes()
     assert bound(image) is Binding.NO_IR
@@ -399,7 +399,7 @@ def test_inline_assembly_that_clang_refuses_is_clangs_error(project):
 def test_inline_assembly_cannot_be_linked(project):
     project.write("a.c", INLINE_ASM)
     project.write("b.c", cc_fixtures.CALLEE)
-    with pytest.raises(SourceError, match=r"a\.c, b\.c: BPF inline assembly 'r0 = r0' cannot be linked as IR"):
+    with pytest.raises(SourceError, match=r"a\.c, b\.c: .*'r0 = r0': r0 is read, .*; it cannot be linked as IR"):
         build(BuildRequest(("a.c", "b.c"), cwd=project.path))
 
 

@@ -135,6 +135,31 @@ GCC = 'define void @g() gc "asm \\22" {\n  ret void\n}\n'
             "'x'",
             id="inline-asm-behind-an-empty-one",
         ),
+        pytest.param(
+            'define i64 @g() {\n  %1 = call i64 asm "", "=r"()\n  ret i64 %1\n}\n',
+            "inline-asm",
+            "operands are not known",
+            id="inline-asm-that-makes-a-value",
+        ),
+        pytest.param(
+            'define i64 @g(i64 %0, i64 %1) {\n  %3 = call i64 asm "", "=r,r"(i64 %0)\n  ret i64 %3\n}\n',
+            "inline-asm",
+            "operands are not known",
+            id="inline-asm-that-leaves-its-operand",
+        ),
+        pytest.param(
+            'define void @g() {\n  call void asm sideeffect "", "~{rsp}"()\n  ret void\n}\n',
+            "inline-asm",
+            "operands are not known",
+            id="inline-asm-that-clobbers-another-machine",
+        ),
+        pytest.param(
+            'define void @g() {\n  callbr void asm sideeffect "may_goto ${0:l}; r0 = 1", "!i"()\n'
+            "          to label %1 [label %2]\n1:\n  br label %2\n2:\n  ret void\n}\n",
+            "inline-asm",
+            "may_goto",
+            id="inline-asm-behind-may-goto",
+        ),
         pytest.param("@g = alias i32 (ptr), ptr @f\n", "alias", "'g' is an alias", id="alias"),
         pytest.param('@"a b" = weak dso_local alias i32 (ptr), ptr @f\n', "alias", "'a b'", id="alias-quoted"),
         pytest.param("@g = ifunc i32 (ptr), ptr @r\ndefine ptr @r() {\n  ret ptr @f\n}\n", "ifunc", "'g'", id="ifunc"),

@@ -97,7 +97,7 @@ def program_source(
     if bound.ir is None:
         raise UnsupportedFeatureError(
             "native code",
-            "the bundle has no IR, because its source holds BPF inline assembly",
+            "the bundle has no IR, because its source holds BPF inline assembly that has no form there",
             context=bundle.path,
             remedy="serve it in the kernel",
         )

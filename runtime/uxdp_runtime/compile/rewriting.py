@@ -20,6 +20,7 @@ from . import (
     kfuncs,
     limits,
     lookahead,
+    loop_limits,
     memory,
     names,
     small_copies,
@@ -69,6 +70,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     text = str(bundle)
     module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
     if not request["from_c"]:
+        loop_limits.limit_loops(module)
         limits.check_limits(module)
         drop_unreached(module, request["programs"])
         bounds.keep_inside(module)

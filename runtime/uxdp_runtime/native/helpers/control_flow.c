@@ -8,7 +8,11 @@
  * References: kernel/bpf/bpf_iter.c, bpf_loop(); arch/x86/net/bpf_jit_comp.c,
  * emit_bpf_tail_call_indirect()
  */
-#include "../memory.h"
+#include "../clock.h"
+
+/* BPF_MAX_TIMED_LOOPS and the time of bpf_check_timed_may_goto(), kernel/bpf/core.c */
+#define MAY_GOTO_STEPS 0xffffu
+#define MAY_GOTO_NS 250000000u
 
 typedef s64 (*uxdp_loop_callback)(u64 index, void *context);
 
@@ -42,6 +46,30 @@ UXDP_HELPER s64 uxdp_loop_in_place(u64 loops, uxdp_loop_callback callback, void 
 	if (unlikely(loops > BPF_MAX_LOOPS))
 		return (u32)-E2BIG;
 	return call_in_turn(loops, callback, context);
+}
+
+/*
+ * Whether a loop ends here although its condition holds (may_goto): not before it has run for a
+ * quarter of a second. The kernel of x86 and ARM counts so since Linux 6.18, and looks at the clock
+ * each time a frame of the stack has made 65535 such jumps; older ones end after 8 M jumps.
+ */
+static __attribute__((noinline)) u64 loop_clock_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+UXDP_HELPER bool uxdp_may_goto(u64 *left, u64 *started)
+{
+	if (unlikely(!*left))
+		return true;
+	if (likely(--*left))
+		return false;
+	if (!*started)
+		*started = loop_clock_ns();
+	else if (loop_clock_ns() - *started >= MAY_GOTO_NS)
+		return false; /* the next one ends the loop */
+	*left = MAY_GOTO_STEPS;
+	return false;
 }
 
 /*
