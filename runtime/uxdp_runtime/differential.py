@@ -269,7 +269,9 @@ class Differential:
                 return
 
     def _in_kernel(self, frame: Frame) -> Outcome:
-        result = self._runner.run(frame.data, metadata=frame.metadata)
+        result = self._runner.run(
+            frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index
+        )
         redirect = self._target(frame, result.verdict)
         return Outcome(
             result.verdict, result.frame, result.metadata, redirect, tuple(ring.advance() for ring in self._rings)

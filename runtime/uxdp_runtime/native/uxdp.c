@@ -12,6 +12,7 @@
 #include "helpers/sections.c"
 #include "helpers/strings.c"
 #include "helpers/routing.c"
+#include "helpers/socket.c"
 #include "helpers/time.c"
 #include "helpers/trace.c"
 #include "helpers/xdp.c"
