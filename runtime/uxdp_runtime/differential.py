@@ -31,6 +31,7 @@ from uxdp_bundle.errors import UnsupportedFeatureError
 
 from .bpf.cpus import num_possible_cpus
 from .bpf.inner_maps import KernelMaps, split_inner_name
+from .bpf.perf_buffer import PerfBuffer
 from .bpf.ring_buffer import RingBuffer
 from .bpf.test_run import TestRunner
 from .compile.program import CompiledProgram
@@ -128,6 +129,7 @@ class Differential:
         self._twin: RedirectTwin | None = None
         self._no_twin = ""
         self._rings: list[_Ring] = []
+        self._perf: list[_Perf] = []
         self._resources = ExitStack()
         self.left_out = 0
         self.targets_not_compared: Counter[str] = Counter()
@@ -152,6 +154,11 @@ class Differential:
                     name = store.definition.name
                     kernel = stack.enter_context(RingBuffer(self._verified.maps[name]))
                     self._rings.append(_Ring(name, kernel, store.definition.max_entries))
+            for store in self.stores:
+                if store.definition.type == "perf_event_array":
+                    name = store.definition.name
+                    samples = stack.enter_context(PerfBuffer(self._verified.maps[name]))
+                    self._perf.append(_Perf(name, samples))
             self._resources = stack.pop_all()
         return self
 
@@ -159,6 +166,7 @@ class Differential:
         for side in self._sides:
             side.close()
         self._rings.clear()
+        self._perf.clear()
         self._twin = None
         self._resources.close()
 
@@ -274,7 +282,8 @@ class Differential:
         )
         redirect = self._target(frame, result.verdict)
         return Outcome(
-            result.verdict, result.frame, result.metadata, redirect, tuple(ring.advance() for ring in self._rings)
+            *(result.verdict, result.frame, result.metadata, redirect),
+            (*(ring.advance() for ring in self._rings), *(perf.advance() for perf in self._perf)),
         )
 
     def _target(self, frame: Frame, verdict: int) -> Redirect | None:
@@ -368,6 +377,19 @@ class _Ring:
         self._kernel.release()
         self._emptied_at = self._position
         self.frames_while_full = 0
+
+
+class _Perf:
+    """The samples that go to one perf_event_array of the kernel; they are taken at once."""
+
+    def __init__(self, name: str, kernel: PerfBuffer) -> None:
+        self._name = name
+        self._kernel = kernel
+
+    def advance(self) -> Records:
+        """Return what was added since the last call."""
+        samples = tuple(self._kernel.take())
+        return Records(self._name, sum(map(len, samples)), samples)
 
 
 def native_cpus() -> int:

@@ -54,6 +54,11 @@ class NativeSide:
         self._programs = source.programs
         for name in self._positions:
             self.stores[name].fill_ring(garbage)
+        self._perf = {
+            store.definition.name: store.perf_rings()
+            for store in self.stores
+            if store.definition.type == "perf_event_array"
+        }
 
     def close(self) -> None:
         """Give up what the program asks the kernel by."""
@@ -88,12 +93,20 @@ class NativeSide:
         self.stores[name].update(key, struct.pack("=I", self._programs.index(program) + 1))
 
     def read_records(self) -> tuple[Records, ...]:
-        """Return what was added to the ring buffers since the last call; it stays in them."""
+        """Return what was added to the ring buffers since the last call, which stays in them, and the perf samples."""
         records = []
         for name, position in self._positions.items():
             submitted, end = self.stores[name].read_records(position)
             records.append(Records(name, end - position, tuple(submitted)))
             self._positions[name] = end
+        for name, rings in self._perf.items():
+            # The kernel's samples are filled up so that they end at a multiple of 8 bytes, behind their length.
+            samples = tuple(
+                sample + bytes([self._garbage]) * (-(len(sample) + 4) % 8)
+                for ring in rings
+                for sample in ring.consume_records()
+            )
+            records.append(Records(name, sum(map(len, samples)), samples))
         return tuple(records)
 
     def empty_ring(self, name: str) -> None:

@@ -14,6 +14,7 @@ from uxdp_bundle.errors import UnsupportedFeatureError
 
 from .bpf.inner_maps import KernelMaps
 from .bpf.network_namespace import LOOPBACK_IFINDEX, NetworkNamespace
+from .bpf.perf_buffer import PerfBuffer
 from .bpf.redirect_probe import RedirectProbe
 from .bpf.ring_buffer import RingBuffer
 from .compile.asking import HELPERS as ASKING
@@ -57,6 +58,11 @@ class RedirectTwin:
                 for name, item in self._copy.maps.items()
                 if item.type == "ringbuf"
             }
+            self._samples = [
+                stack.enter_context(PerfBuffer(item))
+                for item in self._copy.maps.values()
+                if item.type == "perf_event_array"
+            ]
             try:
                 self._probe = stack.enter_context(RedirectProbe(self._copy.programs[program].fd, self._namespace))
             except BpfError as cause:
@@ -105,6 +111,8 @@ class RedirectTwin:
         :raises BpfError: the kernel takes no such frame for a live one
         """
         found = self._probe.run(frame.data, metadata=frame.metadata)
+        for samples in self._samples:
+            samples.take()
         if found is None:
             return None
         # A program may return XDP_REDIRECT without having named a target: then the map's number is 0.

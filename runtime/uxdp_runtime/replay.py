@@ -50,6 +50,9 @@ class Replay:
         self._batch = FrameBatch(BURST_FRAMES)
         self.verdicts: Counter[int] = Counter()
         self._rings = [store for store in self.stores if store.definition.type == "ringbuf"]
+        self._rings += [
+            ring for store in self.stores if store.definition.type == "perf_event_array" for ring in store.perf_rings()
+        ]
         self.records: Counter[str] = Counter({ring.definition.name: 0 for ring in self._rings})
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, FrameResult]]:

@@ -7,11 +7,12 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from uxdp_bundle.manifest import MapDefinition
+from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
 from .compile.compiler import LIBC, NATIVE_FOLDER
@@ -21,6 +22,8 @@ _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _ITEMS_BYTES = 1 << 18  # of elements, read at once
 _RECORD_HEADER_BYTES = 8
 _RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
+_RINGBUF = MAP_TYPES.index("ringbuf")
+_PERF_BYTES = 4 << 20  # UXDP_PERF_BYTES, native/maps/perf.h
 _PIECE_BYTES = 1 << 20
 _RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
 _VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
@@ -198,6 +201,17 @@ class Store:
         """Take all records out of a ring buffer."""
         descriptor, consume = ctypes.byref(self.descriptor), self._control.ringbuf_consume
         return self._records(lambda buffer, size: consume(descriptor, buffer, size))
+
+    def perf_rings(self) -> "list[Store]":
+        """Return the rings that a PERF_EVENT_ARRAY has, one for each worker, as ring buffers."""
+        rings = []
+        definition = replace(self.definition, type="ringbuf", key_size=0, value_size=0, max_entries=_PERF_BYTES)
+        for cpu in range(self.cpus):
+            descriptor = abi.Map.from_buffer_copy(self.descriptor)
+            descriptor.kind, descriptor.max_entries = _RINGBUF, _PERF_BYTES
+            descriptor.store += self._control.store_cpu_offset(ctypes.byref(self.descriptor), cpu)
+            rings.append(Store(definition, descriptor, self._control, self.memory))
+        return rings
 
     def fill_ring(self, byte: int) -> None:
         """Fill the room of a ring buffer that holds no record with a byte: what a record's bytes are before it writes

@@ -33,7 +33,7 @@
 	} while (0)
 
 enum { HASH = 1, PERCPU_HASH = 5, LRU_HASH = 9, LRU_PERCPU_HASH = 10, LPM_TRIE = 11 };
-enum { ARRAY_OF_MAPS = 12, RINGBUF = 27 };
+enum { PERF_EVENT_ARRAY = 4, ARRAY_OF_MAPS = 12, RINGBUF = 27 };
 
 struct pool_map {
 	struct uxdp_map map;
@@ -53,6 +53,8 @@ extern s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const void *k
 extern void *uxdp_helper_ringbuf_reserve(const struct uxdp_map *map, u64 size, u64 flags);
 extern s64 uxdp_helper_ringbuf_submit(void *sample, u64 flags);
 extern s64 uxdp_helper_ringbuf_discard(void *sample, u64 flags);
+extern s64 uxdp_helper_perf_event_output(struct uxdp_frame *frame, const struct uxdp_map *map,
+					 u64 flags, const void *data, u64 size);
 
 struct value {
 	u64 number;
@@ -524,6 +526,72 @@ static void stress_ringbuf(u64 milliseconds)
 	printf("ringbuf: %lu records of one producer\n", (unsigned long)consumed[0]);
 }
 
+/* --- perf events --- */
+
+static void *perf_worker(void *argument)
+{
+	u64 me = (u64)argument, full = 0;
+	struct uxdp_map map = for_cpu(me);
+	u8 packet[64] = {0};
+	struct uxdp_frame frame = {.data = (u64)packet, .data_end = (u64)packet + sizeof(packet)};
+
+	while (running()) {
+		struct value value = {me, totals[me]};
+		s64 result = uxdp_helper_perf_event_output(
+		    &frame, &map, 0xffffffffull | (value.count & 63) << 32, &value, sizeof(value));
+
+		CHECK(result == 0 || result == -ENOSPC);
+		full += result != 0;
+		totals[me] += result == 0;
+		CHECK(uxdp_helper_perf_event_output(&frame, &map, (me + 1) % WORKERS, &value, 8) ==
+		      -EOPNOTSUPP);
+	}
+	return NULL;
+}
+
+/* Every sample is read once, whole, in order. */
+static void read_samples(u64 expected[WORKERS])
+{
+	static u8 buffer[1 << 16];
+
+	for (u32 cpu = 0; cpu < WORKERS; cpu++) {
+		struct uxdp_map ring = {.kind = RINGBUF, .max_entries = 4u << 20};
+		s64 used;
+
+		ring.store = (u8 *)shared.store + uxdp_store_cpu_offset(&shared, cpu);
+		while ((used = uxdp_ringbuf_consume(&ring, buffer, sizeof(buffer))) > 0) {
+			for (s64 at = 0; at < used;) {
+				const u32 *length = (const u32 *)(buffer + at);
+				const struct value *value = (const struct value *)(length + 2);
+
+				CHECK(value->number == cpu && value->count == expected[cpu]);
+				CHECK(*length == sizeof(*value) + (value->count & 63));
+				expected[cpu]++;
+				at += 8 + (*length + 7) / 8 * 8;
+			}
+		}
+	}
+}
+
+static u64 samples[WORKERS];
+
+static void *perf_control(void *argument)
+{
+	while (running())
+		read_samples(samples);
+	return argument;
+}
+
+static void stress_perf(u64 milliseconds)
+{
+	create(PERF_EVENT_ARRAY, 4, 4, WORKERS, 0);
+	run(perf_worker, perf_control, milliseconds);
+	read_samples(samples);
+	for (u32 cpu = 0; cpu < WORKERS; cpu++)
+		CHECK(samples[cpu] && samples[cpu] == totals[cpu]);
+	printf("perf_event_array: %lu samples of one worker\n", (unsigned long)totals[0]);
+}
+
 /* --- maps of maps --- */
 
 #define INNER_BYTES (1u << 20)
@@ -616,5 +684,6 @@ int main(int argc, char **argv)
 	stress_lpm(milliseconds);
 	stress_ringbuf(milliseconds);
 	stress_nested(milliseconds);
+	stress_perf(milliseconds);
 	return 0;
 }

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ..frames.capture import CaptureReader
 
 _TX, _REDIRECT = 3, 4
-_NOT_DUMPED: Final = frozenset({"ringbuf", "prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"})
+_NOT_DUMPED: Final = frozenset(
+    {"ringbuf", "perf_event_array", "prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"}
+)
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 
 

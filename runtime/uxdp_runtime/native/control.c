@@ -9,6 +9,7 @@
 #include "maps/array.h"
 #include "maps/hash_control.h"
 #include "maps/lpm_update.h"
+#include "maps/perf.h"
 #include "maps/prog_array.h"
 #include "maps/redirect.h"
 #include "maps/ringbuf.h"
@@ -42,6 +43,8 @@ UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
 		return redirect_is_valid(map) ? redirect_bytes(map) : 0;
 	case BPF_MAP_TYPE_RINGBUF:
 		return ringbuf_is_valid(map) ? ringbuf_bytes(map) : 0;
+	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
+		return perf_is_valid(map) ? map->num_cpus * perf_cpu_bytes() : 0;
 	default:
 		return 0;
 	}
@@ -56,6 +59,8 @@ UXDP_CONTROL u64 uxdp_store_cpu_offset(const struct uxdp_map *map, u32 cpu)
 	case BPF_MAP_TYPE_PERCPU_HASH:
 	case BPF_MAP_TYPE_LRU_PERCPU_HASH:
 		return hash_cpu_offset(map, cpu);
+	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
+		return cpu * perf_cpu_bytes();
 	default:
 		return 0;
 	}
@@ -70,6 +75,10 @@ UXDP_CONTROL s64 uxdp_store_init(const struct uxdp_map *map)
 				   (u64)__builtin_frame_address(0));
 	else if (map->kind == BPF_MAP_TYPE_RINGBUF)
 		((struct ringbuf *)map->store)->mask = map->max_entries - 1;
+	else if (map->kind == BPF_MAP_TYPE_PERF_EVENT_ARRAY)
+		for (u32 cpu = 0; cpu < map->num_cpus; cpu++)
+			((struct ringbuf *)((u8 *)map->store + cpu * perf_cpu_bytes()))->mask =
+			    UXDP_PERF_BYTES - 1;
 	return 0;
 }
 
@@ -201,6 +210,7 @@ UXDP_CONTROL s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, 
 	switch (map->kind) {
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_next_key(map, key, next);
+	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
 	case BPF_MAP_TYPE_RINGBUF:
 		return -ENOTSUPP;
 	default:

@@ -5,6 +5,7 @@
 #include "helpers/dynptr.c"
 #include "helpers/iterators.c"
 #include "helpers/map.c"
+#include "helpers/perf.c"
 #include "helpers/metadata.c"
 #include "helpers/probe.c"
 #include "helpers/redirect.c"

@@ -26,7 +26,8 @@ struct ringbuf {
 	u64 mask;
 	u64 pending; /* position of the oldest record that is not submitted yet */
 	u64 wakeups;
-	u8 pad0[PAGE_SIZE - 32];
+	u64 lost; /* records of a PERF_EVENT_ARRAY that found no room */
+	u8 pad0[PAGE_SIZE - 40];
 	u64 consumer;
 	u8 pad1[PAGE_SIZE - 8];
 	u64 producer;
