@@ -10,7 +10,8 @@ READY := .venv/.ready
 # What the programs need: headers for XDP sources, libbpf and bpftool to load objects, ip(8) for interfaces.
 PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev bpftool iproute2 iputils-ping procps
 # What only the tests need: another front end than ziglang's clang 22, a compiler for a libbpf loader, an emulated aarch64.
-TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qemu-user-static ethtool
+TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qemu-user-static ethtool \
+	dpdk dpdk-dev libdpdk-dev
 
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests examples
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')

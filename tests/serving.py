@@ -70,7 +70,7 @@ def serving(
         )
     service = RunningService(process, name, log)
     try:
-        wait_until(lambda: _answers(service), f"{name} serves: {log}", START_SECONDS, process)
+        wait_until(lambda: answers(service), f"{name} serves: {log}", START_SECONDS, process)
         yield service
     finally:
         end_service(process)
@@ -83,7 +83,8 @@ def end_service(process: subprocess.Popen[Any]) -> None:
     process.wait(timeout=20)
 
 
-def _answers(service: RunningService) -> bool:
+def answers(service: RunningService) -> bool:
+    """Whether a service serves."""
     try:
         return bool(service.ask("status")["serving"])
     except Exception:  # not yet

@@ -18,6 +18,9 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
+_SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_FILTER_FLAG_TSYNC = 1
+_SECCOMP_CALL: Final = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_RET_ALLOW = 0x7FFF0000
 _SECCOMP_RET_ERRNO = 0x00050000
 _SECCOMP_RET_KILL_PROCESS = 0x80000000
@@ -139,10 +142,11 @@ def give_up_privileges() -> None:
     _check(libc.syscall(capset, header, bytes(24)), "capset")
 
 
-def allow_only(calls: Mapping[str, Mapping[str, int]]) -> None:
+def allow_only(calls: Mapping[str, Mapping[str, int]], *, all_threads: bool = False) -> None:
     """Let this thread, and those that it starts, make only these system calls; others fail with EPERM.
 
     :param calls: numbers by name, by machine
+    :param all_threads: the threads of this process that run already, too
     :raises OSError: a step failed
     """
     architecture, _capset, _calls = _machine()
@@ -151,6 +155,11 @@ def allow_only(calls: Mapping[str, Mapping[str, int]]) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: u16 count, padding, pointer
     prog = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    if all_threads:
+        number = _SECCOMP_CALL[os.uname().machine]
+        what = "seccomp(SECCOMP_SET_MODE_FILTER)"
+        _check(libc.syscall(number, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, prog), what)
+        return
     _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, prog, 0, 0), "prctl(PR_SET_SECCOMP)")
 
 

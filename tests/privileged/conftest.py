@@ -12,6 +12,8 @@ import pytest
 from tests.privileged.bpftool_run import Load, Program, with_constants
 from tests.veth import veth_pair
 from uxdp_bundle.errors import UxdpError
+from uxdp_runtime.compile.cache import cache_directory
+from uxdp_runtime.compile.dpdk_glue import dpdk_glue
 from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -79,6 +81,20 @@ def _why_no_af_xdp() -> str:
     except (UxdpError, subprocess.CalledProcessError) as error:
         return f"no AF_XDP on veth pairs between namespaces here ({error}): use a kernel that has them, as root"
     return ""
+
+
+@pytest.fixture(scope="session")
+def dpdk(kernel: None) -> None:
+    """Skip unless DPDK's headers and drivers are installed; fail instead if UXDP_REQUIRE lists ``dpdk``."""
+    try:
+        dpdk_glue(cache_directory())
+    except UxdpError as error:
+        reason = f"{error} ({error.remedy})"
+    else:
+        return
+    if "dpdk" in os.environ.get("UXDP_REQUIRE", "").split(","):
+        pytest.fail(f"UXDP_REQUIRE=dpdk: {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture

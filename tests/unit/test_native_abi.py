@@ -10,6 +10,7 @@ from tests.native_library import clang
 from uxdp_bundle.shim import NATIVE_XDP_MD, NATIVE_XDP_MD_BYTES
 from uxdp_runtime import abi, kernel_state
 from uxdp_runtime.ports import af_xdp_abi as xsk
+from uxdp_runtime.ports import dpdk_abi as dpdk
 from uxdp_runtime.ports import port_abi as port
 
 NATIVE = Path(abi.__file__).parent / "native"
@@ -28,12 +29,16 @@ STRUCTS = {
     "uxdp_sample": port.Sample,
     "uxdp_samples": port.Samples,
     "uxdp_queue": xsk.Queue,
+    "uxdp_dpdk_xstat": dpdk.Xstat,
+    "uxdp_dpdk_state": dpdk.PortState,
+    "uxdp_dpdk_port": dpdk.DpdkPort,
+    "uxdp_dpdk_queue": dpdk.DpdkQueue,
 }
 
 
 def assertions() -> str:
     """Return C that compiles only if both languages agree."""
-    lines = ['#include "abi.h"', '#include "ask.h"', '#include "ports/af_xdp.h"']
+    lines = ['#include "abi.h"', '#include "ask.h"', '#include "ports/af_xdp.h"', '#include "ports/dpdk.h"']
     for name, mirror in STRUCTS.items():
         lines.append(f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(mirror)}, "sizeof {name}");')
         for field, *_ in mirror._fields_:
@@ -52,6 +57,10 @@ def assertions() -> str:
         ("sizeof(struct uxdp_slot)", xsk.SLOT_BYTES),
         ("UXDP_INJECTED_BYTES", xsk.INJECTED_BYTES),
         ("UXDP_WHOLE_BYTES", xsk.WHOLE_BYTES),
+        ("UXDP_DPDK_PORTS", dpdk.PORTS),
+        ("UXDP_DPDK_WHOLE_BYTES", dpdk.WHOLE_BYTES),
+        ("UXDP_DPDK_BURST", dpdk.BURST),
+        ("UXDP_POWER_INTERRUPT", dpdk.POWERS.index("interrupt")),
         ("UXDP_LATENCY_BUCKETS", port.LATENCY_BUCKETS),
         ("UXDP_SAMPLES", port.SAMPLES),
         ("UXDP_SAMPLE_BYTES", port.SAMPLE_BYTES),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -20,10 +21,20 @@ from .serve_config import use_config
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..ports.dpdk import DpdkDevice
+
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE|NAME", required=False)
 @click.option("--af-xdp", "interfaces", metavar="IFACE[,IFACE…]", help="Interfaces to serve on, by AF_XDP.")
+@click.option("--dpdk", "pci", metavar="PCI[,PCI…]", help="Devices to serve on, by DPDK.")
+@click.option(
+    "--dpdk-vdev",
+    "vdevs",
+    metavar="DEVARGS",
+    multiple=True,
+    help="A virtual device, such as net_memif0,id=1.",
+)
 @click.option("--name", default="", help="Name of the service.  [default: the bundle's]")
 @click.option("--program", default="", metavar="NAME", help="Program to serve.  [default: the bundle's first]")
 @click.option(
@@ -34,6 +45,24 @@ if TYPE_CHECKING:
 )
 @click.option("--queues", metavar="RANGES", help="RX queues of each interface, such as 0-3.  [default: all]")
 @click.option("--cpus", metavar="RANGES", help="CPUs for the queues, in turn.  [default: all allowed]")
+@click.option("--lcores", metavar="RANGES", help="The same, as DPDK calls them; each device has as many queues.")
+@click.option("--eal", metavar="ARGUMENTS", default="", help="More arguments for DPDK's EAL.")
+@click.option(
+    "--ifindex", "ifindexes", metavar="N=DEVICE", multiple=True, help="What ifindex a device has for programs."
+)
+@click.option(
+    "--pass",
+    "stack",
+    type=click.Choice(["tap", "none"]),
+    default="tap",
+    help="On DPDK: where XDP_PASS leads, a TAP interface or nowhere.  [default: tap]",
+)
+@click.option(
+    "--power",
+    type=click.Choice(["poll", "pause", "interrupt"]),
+    default="poll",
+    help="On DPDK: what to do without frames.  [default: poll]",
+)
 @click.option(
     "--tx", type=click.Choice(["auto", "ring", "live"]), default="auto", help="How to transmit.  [default: auto]"
 )
@@ -117,11 +146,12 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
         options = ServeOptions(
             bundle=bundle,
             interfaces=tuple(flags["interfaces"].split(",")) if flags["interfaces"] else (),
+            dpdk=_devices(flags),
             name=flags["name"],
             program=program_to_run(opened, flags["program"] or None),
             mode=flags["mode"],
             queues=parse_ranges(flags["queues"], "--queues") if flags["queues"] else None,
-            cpus=parse_ranges(flags["cpus"], "--cpus") if flags["cpus"] else None,
+            cpus=_cpus(flags),
             tx=flags["tx"],
             busy_poll=flags["busy_poll"],
             generic=True if flags["generic"] else None,
@@ -134,6 +164,10 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
             sample_every=sample_every,
             sample_file=sample_file,
             perf_map=flags["perf_map"],
+            eal=tuple(shlex.split(flags["eal"])),
+            ifindexes=flags["ifindexes"],
+            stack=flags["stack"],
+            power=flags["power"],
             insecure_unsigned=flags["insecure_unsigned"],
         )
         again = partial(bound_bundle, insecure_unsigned=flags["insecure_unsigned"], warn=warn)
@@ -142,7 +176,7 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
             ServiceManager.from_environment(os.environ) or nullcontext() as manager,
             MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,
             LiveTable(console) if console is not None else nullcontext() as table,
-            Sampler(sample_file, options.interfaces) if sample_every else nullcontext() as sampler,
+            Sampler(sample_file, options.port_names()) if sample_every else nullcontext() as sampler,
             kind(bound, options, again) as service,
         ):
             if isinstance(service, Service) and not flags["log_json"]:
@@ -150,6 +184,24 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
             perf_map = PerfMap() if options.perf_map else None
             with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler, perf_map=perf_map):
                 service.run()
+
+
+def _devices(flags: Mapping[str, Any]) -> "tuple[DpdkDevice, ...]":
+    from ..ports.dpdk import parse_pci, parse_vdev
+
+    pci = parse_pci(flags["pci"]) if flags["pci"] else ()
+    return (*pci, *map(parse_vdev, flags["vdevs"]))
+
+
+def _cpus(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
+    from ..serve.options import parse_ranges
+
+    if flags["cpus"] and flags["lcores"]:
+        raise ParameterError("say one of --cpus and --lcores", context="--lcores")
+    for name in ("cpus", "lcores"):
+        if flags[name]:
+            return parse_ranges(flags[name], f"--{name}")
+    return None
 
 
 def _terminal(*, log_json: bool) -> "Console | None":

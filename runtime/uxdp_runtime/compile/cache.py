@@ -103,6 +103,22 @@ def save(directory: Path, key: str, native: NativeObject) -> None:
     _save(directory, key, native.data)
 
 
+def load_content(directory: Path, key: str) -> bytes | None:
+    """Return what was kept under a key, or None if there is nothing or it is damaged.
+
+    :raises KeyFileError: the directory or the file is in the power of another user
+    """
+    return _load(directory, key)
+
+
+def save_content(directory: Path, key: str, content: bytes) -> None:
+    """Keep something under its key.
+
+    :raises KeyFileError: the directory is not safe to use or cannot be written
+    """
+    _save(directory, key, content)
+
+
 def _load(directory: Path, key: str) -> bytes | None:
     path = directory / key
     with _own_directory():

@@ -11,6 +11,7 @@ NUM_VERDICTS: Final = 5  # enum xdp_action
 # enum uxdp_loss, and what people are told.
 LOSSES: Final = (
     *("tx_ring_full", "inject_failed", "refused", "too_long", "no_target", "bad_descriptor", "fragmented", "ended"),
+    *("no_stack", "no_buffer", "cpu_ring_full"),
 )
 STOP_NOW, STOP_DRAINED = 1, 2  # enum uxdp_stop
 
@@ -32,6 +33,9 @@ class QueueState(ctypes.Structure):
         ("polls", ctypes.c_uint64),
         ("bursts", ctypes.c_uint64),
         ("busy_ns", ctypes.c_uint64),
+        ("stack_frames", ctypes.c_uint64),
+        ("stack_lost", ctypes.c_uint64),
+        ("cpumap_lost", ctypes.c_uint64),
         ("latency", ctypes.c_uint64 * LATENCY_BUCKETS),
         ("heartbeat_ns", ctypes.c_uint64),
         ("fill_from", ctypes.c_uint32),

@@ -3,6 +3,8 @@
 References: seccomp(2), capabilities(7); uxdp_bundle.sandbox, which confines the compiler
 """
 
+import os
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from uxdp_bundle import sandbox
@@ -88,6 +90,74 @@ _CALLS: Final = {
 }
 
 
+# What drivers of DPDK and EAL's own threads do besides, while they serve and when they are given up.
+_DPDK_CALLS: Final = {
+    "x86_64": {
+        "fstat": 5,
+        "lseek": 8,
+        "ioctl": 16,
+        "pread64": 17,
+        "pwrite64": 18,
+        "readv": 19,
+        "writev": 20,
+        "select": 23,
+        "nanosleep": 35,
+        "recvmsg": 47,
+        "fcntl": 72,
+        "epoll_wait": 232,
+        "epoll_ctl": 233,
+        "epoll_pwait": 281,
+        "timerfd_settime": 286,
+        "eventfd2": 290,
+        "epoll_create1": 291,
+    },
+    "aarch64": {
+        "eventfd2": 19,
+        "epoll_create1": 20,
+        "epoll_ctl": 21,
+        "epoll_pwait": 22,
+        "fcntl": 25,
+        "ioctl": 29,
+        "lseek": 62,
+        "readv": 65,
+        "writev": 66,
+        "pread64": 67,
+        "pwrite64": 68,
+        "pselect6": 72,
+        "fstat": 80,
+        "timerfd_settime": 86,
+        "nanosleep": 101,
+        "recvmsg": 212,
+    },
+}
+# Whose other end comes and goes: they connect again.
+_CONNECTING: Final = ("net_memif", "net_virtio_user", "net_vhost")
+_CONNECTING_CALLS: Final = {
+    "x86_64": {
+        "socket": 41,
+        "connect": 42,
+        "accept": 43,
+        "bind": 49,
+        "listen": 50,
+        "setsockopt": 54,
+        "getsockopt": 55,
+        "ftruncate": 77,
+        "memfd_create": 319,
+    },
+    "aarch64": {
+        "ftruncate": 46,
+        "socket": 198,
+        "bind": 200,
+        "listen": 201,
+        "accept": 202,
+        "connect": 203,
+        "setsockopt": 208,
+        "getsockopt": 209,
+        "memfd_create": 279,
+    },
+}
+
+
 def confine() -> None:
     """Give up, for good, everything that serving does not need. Threads that are started later inherit it.
 
@@ -95,3 +165,23 @@ def confine() -> None:
     """
     sandbox.give_up_privileges()
     sandbox.allow_only(_CALLS)
+
+
+def confine_dpdk(devices: Iterable[str], give_up_in_other_threads: Callable[[], int]) -> None:
+    """The same, for a process in which EAL has started threads: for these as well.
+
+    The process has the devices themselves; what it may ask the kernel for is but a part of what it can do.
+
+    :param devices: their names, beginning with their drivers' if they are virtual
+    :param give_up_in_other_threads: drops capabilities in all threads but this one; 0, or -errno
+    :raises OSError: a step failed; the process must then end
+    """
+    machine = os.uname().machine
+    calls = _CALLS[machine] | _DPDK_CALLS[machine]
+    if any(name.startswith(_CONNECTING) for name in devices):
+        calls = calls | _CONNECTING_CALLS[machine]
+    sandbox.give_up_privileges()
+    result = give_up_in_other_threads()
+    if result != 0:
+        raise OSError(-result, f"capabilities of EAL's threads: {os.strerror(-result)}")
+    sandbox.allow_only({machine: calls}, all_threads=True)

@@ -139,6 +139,7 @@ def load(
             verified,
             {store.definition.name: store for store in stores},
             mirror=options.on_failure is Fallback.KERNEL,
+            ifindexes=options.device_ifindexes(),
         )
         if inherited is None:
             maps.fill(

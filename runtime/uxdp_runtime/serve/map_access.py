@@ -161,19 +161,21 @@ class MapAccess:
         stores: Mapping[str, Store],
         *,
         mirror: bool,
+        ifindexes: Mapping[str, int] | None = None,
     ) -> None:
         """Find out where each map's elements are.
 
         :param obj: the object, for the types
         :param stores: by map; maps without one, and arrays, are the kernel's
         :param mirror: whether what goes to a store goes to the kernel's map as well
+        :param ifindexes: of all interfaces, by name; None: those of the network namespace
         """
         names = [fact.name for fact in verified.bound.facts.programs]
         self._programs = names
         fds = [verified.programs[name].fd if name in verified.programs else -1 for name in names]
         codecs = MapCodec.for_object(obj)
         callable_names = [name if fd >= 0 else "" for name, fd in zip(names, fds, strict=True)]
-        self._codecs = with_target_names(codecs, callable_names)
+        self._codecs = with_target_names(codecs, callable_names, ifindexes)
         self._maps: dict[str, Elements] = {}
         outers = KernelMaps(verified.bound.facts.maps, verified.maps).outers
         for name, codec in self._codecs.items():

@@ -9,8 +9,11 @@ from typing import Final
 from ..errors import ParameterError
 from ..ports.af_xdp_abi import TX_METHODS
 from ..ports.attachment import Fallback
+from ..ports.dpdk import DpdkDevice, assign_ifindexes, check_devices
+from ..ports.dpdk_abi import POWERS
 
 MODES: Final = ("native", "kernel")
+STACKS: Final = ("tap", "none")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -20,6 +23,7 @@ class ServeOptions:
 
     bundle: str
     interfaces: tuple[str, ...] = ()
+    dpdk: tuple[DpdkDevice, ...] = ()
     name: str = ""
     program: str = ""
     mode: str = "native"
@@ -39,11 +43,21 @@ class ServeOptions:
     sample_every: int = 0
     sample_file: str = ""
     perf_map: bool = False
+    eal: tuple[str, ...] = ()
+    ifindexes: tuple[str, ...] = ()
+    stack: str = "tap"
+    power: str = "poll"
     insecure_unsigned: bool = False
 
     def __post_init__(self) -> None:
-        if not self.interfaces:
-            raise ParameterError("no interface to serve on", context="--af-xdp", remedy="name one: --af-xdp eth0")
+        if not self.interfaces and not self.dpdk:
+            raise ParameterError(
+                "no interface to serve on",
+                context="--af-xdp",
+                remedy="name one: --af-xdp eth0, or a device: --dpdk 0000:18:00.0",
+            )
+        check_devices(self.dpdk)
+        self._check_port()
         if len(set(self.interfaces)) != len(self.interfaces):
             raise ParameterError("an interface is named twice", context="--af-xdp")
         if self.name and _NAME.fullmatch(self.name) is None:
@@ -68,6 +82,44 @@ class ServeOptions:
             raise ParameterError(f"{self.chunk_bytes}, expected 2048 or 4096", context="--chunk-bytes")
         if not 256 <= self.num_chunks <= 1 << 20:
             raise ParameterError(f"{self.num_chunks}, expected 256..{1 << 20} for each queue", context="--chunks")
+
+    def _check_port(self) -> None:
+        """Refuse what is said of another port than the one that is served on."""
+        if self.interfaces and self.dpdk:
+            raise ParameterError("one service is on AF_XDP or on DPDK", context="--dpdk", remedy="start two services")
+        if self.stack not in STACKS:
+            raise ParameterError(f"{self.stack!r}, expected one of {', '.join(STACKS)}", context="--pass")
+        if self.power not in POWERS:
+            raise ParameterError(f"{self.power!r}, expected one of {', '.join(POWERS)}", context="--power")
+        of_af_xdp = {
+            "--mode kernel": self.mode == "kernel",
+            "--tx": self.tx != "auto",
+            "--busy-poll": self.busy_poll,
+            "--generic": self.generic is not None,
+            "--replace": self.replace,
+            "--on-failure": self.on_failure is not Fallback.PASS,
+        }
+        of_dpdk = {
+            "--eal": bool(self.eal),
+            "--ifindex": bool(self.ifindexes),
+            "--pass": self.stack != "tap",
+            "--power": self.power != "poll",
+        }
+        for name, is_said in (of_af_xdp if self.dpdk else of_dpdk).items():
+            if is_said:
+                where = "DPDK: the kernel has no part in it" if self.dpdk else "AF_XDP"
+                raise ParameterError(f"is not for {where}", context=name, remedy="leave it out")
+
+    def port_names(self) -> tuple[str, ...]:
+        """Return the names of what is served on."""
+        return self.interfaces or tuple(device.name for device in self.dpdk)
+
+    def device_ifindexes(self) -> dict[str, int] | None:
+        """Return by which ifindex programs know DPDK's devices; None: it is the kernel's interfaces that are served.
+
+        :raises ParameterError: what is given does not fit the devices
+        """
+        return assign_ifindexes(self.dpdk, self.ifindexes) if self.dpdk else None
 
     def usable_cpus(self) -> tuple[int, ...]:
         """Return the CPUs for the queues, in turn."""

@@ -79,9 +79,9 @@ def _of_queue(before: Mapping[str, Any] | None, after: Mapping[str, Any], second
         ),
         verdicts=verdicts,
         losses=tuple(
-            Flow(what, after[group][name], _rate(before and before[group][name], after[group][name], seconds), None)
+            Flow(what, after[group][name], _rate(before and before[group].get(name), after[group][name], seconds), None)
             for what, group, name in losses
-            if after[group][name]
+            if after[group].get(name)
         ),
         ns_per_frame=_ns_per_frame(before, after),
         rx_ring_waiting=after["rx_ring_waiting"],

@@ -26,6 +26,7 @@ from . import events
 from .af_xdp_port import AfXdpPort
 from .control_socket import ControlSocket, Handler
 from .data_process import DataProcess, Worker, fork_data_process
+from .dpdk_port import DpdkPortSet
 from .event_loop import EventLoop
 from .handover import Estate, data_socket_path, listen, take_over
 from .loaded import Loaded, load
@@ -35,8 +36,8 @@ from .pinning import Pins
 from .port import Port
 from .reload import ReloadTurns, load_successor
 
-_READY_SECONDS: Final = 5.0
-_STOP_SECONDS: Final = 2.0
+_READY_SECONDS: Final = 15.0  # DPDK has devices to find and to reset
+_STOP_SECONDS: Final = 5.0
 # A data process that ends again and again is restarted ever more slowly, so that the fallback is in force meanwhile.
 _SECOND_PAUSE_SECONDS: Final = 0.02
 _MAX_PAUSE_SECONDS: Final = 5.0
@@ -72,7 +73,7 @@ class Service:
         with ExitStack() as stack:
             # First, because it is what makes the name ours; requests are answered when the loop runs.
             self._control = stack.enter_context(ControlSocket(self.name, self.selector, self._handlers()))
-            self.port: Port = AfXdpPort(options)
+            self.port: Port = DpdkPortSet(options) if options.dpdk else AfXdpPort(options)
             orphan, inherited = take_over(self.name, bound, options.params, self.port.num_workers)
             self.loaded = load(bound, options, self.port.num_workers, inherited=inherited)
             events.report_origin(self.loaded.compiled)

@@ -15,6 +15,7 @@ VERDICTS: Final = ("aborted", "drop", "pass", "tx", "redirect")
 _COUNTERS: Final = (
     *("tx_by_ring", "tx_by_injection", "broadcast_frames"),
     *("inject_calls", "inject_stalls", "polls", "bursts", "busy_ns"),
+    *("stack_frames", "stack_lost", "cpumap_lost"),
 )
 
 

@@ -1,7 +1,8 @@
 """What a redirect or a tail call leads to, by name: interfaces in devmaps, programs in prog_arrays.
 
 In a store a program is its number in the object, counted from 1; the kernel takes a descriptor and gives an id back. To
-people it is its name. An interface is its ifindex everywhere, or its name, in the service's network namespace.
+people it is its name. An interface is its ifindex everywhere, or its name: in the service's network namespace, or on
+DPDK among the devices that are served.
 """
 
 import dataclasses
@@ -19,15 +20,24 @@ _IFINDEX_MEMBER: Final = "ifindex"  # of struct bpf_devmap_val, include/uapi/lin
 _NUMBER = struct.Struct("=I")
 
 
-def with_target_names(codecs: Mapping[str, MapCodec], programs: Sequence[str]) -> dict[str, MapCodec]:
+def with_target_names(
+    codecs: Mapping[str, MapCodec], programs: Sequence[str], ifindexes: Mapping[str, int] | None = None
+) -> dict[str, MapCodec]:
     """Return the codecs of an object's maps, which take and give names of interfaces and programs.
 
     :param programs: of the object, in the order of their numbers; those that cannot be called have no name: ""
+    :param ifindexes: of all interfaces, by name; None: those of the network namespace
     """
-    return {name: dataclasses.replace(codec, value=_named(codec, programs)) for name, codec in codecs.items()}
+    return {
+        name: dataclasses.replace(codec, value=_named(codec, programs, ifindexes)) for name, codec in codecs.items()
+    }
 
 
-def _named(codec: MapCodec, programs: Sequence[str]) -> Layout:
+def _named(codec: MapCodec, programs: Sequence[str], ifindexes: Mapping[str, int] | None) -> Layout:
+    if codec.definition.type in _DEVMAPS and ifindexes is not None:
+        names = {ifindex: name for name, ifindex in ifindexes.items()}
+        wanted = f"one of the devices {', '.join(f'{name} ({ifindex})' for name, ifindex in ifindexes.items())}"
+        return _Target(codec.value, ifindexes.get, names.get, wanted, always=False)
     if codec.definition.type in _DEVMAPS:
         return _Target(codec.value, _ifindex_of, _interface_of, "an interface that exists here", always=False)
     if codec.definition.type == "prog_array":

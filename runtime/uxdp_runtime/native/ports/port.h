@@ -25,6 +25,9 @@ enum uxdp_loss {
 	UXDP_LOSS_BAD_DESCRIPTOR, /* RX: the kernel named memory that is not this queue's */
 	UXDP_LOSS_FRAGMENTED,	  /* RX: a frame of several buffers that cannot be put together */
 	UXDP_LOSS_ENDED,	  /* the data process ended while it had them */
+	UXDP_LOSS_NO_STACK,	  /* PASS: there is no way into the kernel's stack */
+	UXDP_LOSS_NO_BUFFER,	  /* there is no buffer to copy it into */
+	UXDP_LOSS_CPU_RING_FULL,  /* REDIRECT by a cpumap: that worker is behind */
 	UXDP_LOSSES,
 };
 
@@ -42,7 +45,10 @@ struct uxdp_queue_state {
 	u64 inject_stalls; /* calls that took longer than UXDP_STALL_NS */
 	u64 polls;	   /* how often the thread slept */
 	u64 bursts;
-	u64 busy_ns;			   /* without sleeping */
+	u64 busy_ns;	  /* without sleeping */
+	u64 stack_frames; /* that the kernel's stack transmitted through this queue */
+	u64 stack_lost;	  /* and that could not leave */
+	u64 cpumap_lost;  /* that came from another worker by a cpumap, and could not be passed */
 	u64 latency[UXDP_LATENCY_BUCKETS]; /* frames, by how long their burst took: 2^i ns */
 	u64 heartbeat_ns;		   /* CLOCK_MONOTONIC of the latest burst or wake-up */
 	/*
@@ -86,6 +92,22 @@ enum uxdp_stop {
 	UXDP_GO_ON,
 	UXDP_STOP_NOW,	   /* somebody else goes on with what is in the RX ring */
 	UXDP_STOP_DRAINED, /* when the RX ring is empty */
+};
+
+/* Where a redirected frame goes, see targets.h. */
+struct uxdp_target {
+	u32 action; /* of the slot: XDP_PASS, XDP_TX or XDP_REDIRECT */
+	u32 ifindex;
+	u32 excluded; /* from a broadcast; 0: none */
+	u32 cpu;      /* of a cpumap, if the action is XDP_PASS */
+	const struct uxdp_map *broadcast;
+};
+
+/* A walk over the interfaces of a devmap; zero but for the map at first. */
+struct uxdp_devmap_walk {
+	const struct uxdp_map *map;
+	u32 steps;
+	u32 key;
 };
 
 u64 uxdp_samples_written(const struct uxdp_samples *samples);

@@ -9,9 +9,13 @@
 #define UXDP_PORTS_SAMPLES_H
 
 #include "port.h"
-#include "../clock.h"
 
+#ifndef CLOCK_REALTIME
 #define CLOCK_REALTIME 0
+#endif
+
+/* Whoever includes this has it: clock.h, or the C library. */
+UXDP_INLINE u64 clock_ns(s32 clock);
 
 UXDP_COLD void take_sample(struct uxdp_samples *samples, const struct uxdp_frame *frame)
 {

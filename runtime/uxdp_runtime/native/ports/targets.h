@@ -17,20 +17,6 @@
 #include "../maps/hash_control.h"
 #include "../maps/redirect.h"
 
-struct uxdp_target {
-	u32 action; /* of the slot: XDP_PASS, XDP_TX or XDP_REDIRECT */
-	u32 ifindex;
-	u32 excluded; /* from a broadcast; 0: none */
-	const struct uxdp_map *broadcast;
-};
-
-/* A walk over the interfaces of a devmap; zero but for the map at first. */
-struct uxdp_devmap_walk {
-	const struct uxdp_map *map;
-	u32 steps;
-	u32 key;
-};
-
 /* The entry's interface; 0: there is no entry, or it wants a program to run. */
 UXDP_INLINE u32 device_of(const struct uxdp_map *map, const void *entry)
 {
@@ -89,11 +75,24 @@ UXDP_INLINE bool find_target(const struct uxdp_map *maps, u32 num_maps,
 		return target->ifindex != 0;
 	case BPF_MAP_TYPE_CPUMAP:
 		target->action = XDP_PASS;
+		target->cpu = key;
 		return !(map->value_size == 8 &&
 			 (s32)(*(u64 *)((u64 *)map->store + key) >> 32) > 0);
 	default:
 		return false;
 	}
+}
+
+/* For ports that are not compiled with the wheel. */
+bool uxdp_find_target(const struct uxdp_map *maps, u32 num_maps, const struct uxdp_frame *frame,
+		      struct uxdp_target *target)
+{
+	return find_target(maps, num_maps, frame, target);
+}
+
+u32 uxdp_next_device(struct uxdp_devmap_walk *walk)
+{
+	return next_device(walk);
 }
 
 #endif
