@@ -131,6 +131,14 @@ def test_redirect_between_served_interfaces(tmp_path: Path) -> None:
         assert service.totals()["lost"] == 0
 
 
+def test_busy_polling_never_sleeps(wide: VethPair, tmp_path: Path) -> None:
+    frames = [udp_frame(number) for number in range(400)]
+    with serving(wide, example("l2_swap", tmp_path), "--busy-poll", "--tx", "ring", name="busy") as service:
+        assert echoed(wide, frames) == len(frames)
+        assert {queue["polls"] for queue in service.ask("stats")["queues"]} == {0}
+        assert service.totals()["tx"] == len(frames)
+
+
 def test_queues_of_each_numa_node_have_memory_there(tmp_path: Path) -> None:
     image = build(BuildRequest(sources=("verdicts.c",), cwd=CASES)).bundle
     with ports_pair() as pair, pair.entered(pair.host), bound_image(image) as bound:

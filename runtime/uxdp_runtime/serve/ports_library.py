@@ -11,7 +11,17 @@ from uxdp_bundle.errors import UnsupportedFeatureError
 from ..compile.compiler import NATIVE_FOLDER
 from ..compile.loader import LoadedObject
 
-_LIBC: Final = ("memcpy", "memmove", "memset", "clock_gettime", "poll", "sendto", "syscall", "__errno_location")
+_LIBC: Final = (
+    "memcpy",
+    "memmove",
+    "memset",
+    "clock_gettime",
+    "poll",
+    "recvfrom",
+    "sendto",
+    "syscall",
+    "__errno_location",
+)
 
 Loop = Callable[[int], int]
 

@@ -26,6 +26,7 @@ struct pollfd {
 
 extern int poll(struct pollfd *fds, u64 n, int timeout_ms);
 extern s64 sendto(int fd, const void *buffer, u64 len, int flags, const void *addr, u32 addr_len);
+extern s64 recvfrom(int fd, void *buffer, u64 len, int flags, void *addr, u32 *addr_len);
 extern int *__errno_location(void);
 
 #endif
