@@ -70,8 +70,9 @@ static void check_interface(struct uxdp_queue *queue)
 
 /*
  * Have the kernel receive here and now, in this thread, instead of when and where it would: with
- * SO_PREFER_BUSY_POLL the call runs the interface's NAPI, of up to SO_BUSY_POLL_BUDGET frames. Since
- * Linux 6.14 only for sockets with zero-copy; for others it does nothing (net/xdp/xsk.c, xsk_bind).
+ * SO_PREFER_BUSY_POLL the call runs the interface's NAPI, of up to SO_BUSY_POLL_BUDGET frames.
+ * Since Linux 6.14 only for sockets with zero-copy; for others it does nothing (net/xdp/xsk.c,
+ * xsk_bind).
  */
 static void poll_interface(struct uxdp_queue *queue)
 {
