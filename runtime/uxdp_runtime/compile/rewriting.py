@@ -23,6 +23,7 @@ from . import (
     loop_limits,
     memory,
     names,
+    shared_calls,
     small_copies,
 )
 from .unreached import drop_unreached
@@ -121,8 +122,10 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
         _answer("uxdp_asks_kernel", any(name.replace(calls.PREFIX, "bpf_", 1) in asking.HELPERS for name in called)),
     ]
+    by_name = {native.definition.name: native for native in maps}
     if request["lookahead"]:
-        lookahead.add_lookahead(module, entry, {native.definition.name: native for native in maps})
+        lookahead.add_lookahead(module, entry, by_name)
+    shared_calls.share_calls(module, by_name)
     module.items.append(
         f"define i32 @uxdp_program(ptr %frame) alwaysinline {{\n  %r = call i32 @{entry}(ptr %frame)\n  ret i32 %r\n}}"
     )
