@@ -104,6 +104,7 @@ _DPDK_CALLS: Final = {
         "nanosleep": 35,
         "recvmsg": 47,
         "fcntl": 72,
+        "epoll_create": 213,
         "epoll_wait": 232,
         "epoll_ctl": 233,
         "epoll_pwait": 281,
