@@ -96,4 +96,7 @@ class Worker(ctypes.Structure):
         ("num_memory", ctypes.c_uint64),
         ("stack_top", ctypes.c_uint64),
         ("numa_node", ctypes.c_uint64),
+        ("timers", ctypes.c_uint64),
+        ("next_timer_ns", ctypes.c_uint64),
+        ("in_timer", ctypes.c_uint64),
     )

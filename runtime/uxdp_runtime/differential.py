@@ -20,6 +20,7 @@ counted in ``left_out``. The order of a hash map's elements means nothing; they 
 
 import os
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -68,6 +69,8 @@ _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
 _STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
 _REDIRECT: Final = VERDICTS.index("REDIRECT")
+# Timers that are due within this time are waited for; what others will do cannot be compared.
+_TIMER_NS: Final = 300_000_000
 # As uxdp_run looks ahead (UXDP_GROUP, native/run.c).
 BURST_FRAMES: Final = 32
 # How many frames meet a ring buffer that is as good as full before it is emptied.
@@ -103,7 +106,8 @@ class ChangeDifference:
 class Differential:
     """A verified program and its native code, side by side. Use it as a context manager.
 
-    ``left_out`` counts frames that depend on time or chance, ``targets_not_compared`` redirected frames by the reason.
+    ``left_out`` counts frames that depend on time or chance, ``targets_not_compared`` redirected frames by the reason;
+    ``maps_not_compared`` says why maps are not compared, if so.
     """
 
     def __init__(self, compiled: CompiledProgram, control: ControlLibrary) -> None:
@@ -133,6 +137,7 @@ class Differential:
         self._resources = ExitStack()
         self.left_out = 0
         self.targets_not_compared: Counter[str] = Counter()
+        self.maps_not_compared = ""
 
     @property
     def stores(self) -> Stores:
@@ -236,6 +241,9 @@ class Differential:
 
     def map_differences(self) -> Iterator[MapDifference]:
         """Yield the elements that differ now, map by map; those that differ only in bursts if there are no others."""
+        if not self._settle_timers():
+            self.maps_not_compared = "timers start themselves again and again"
+            return
         found = False
         for item in self._map_differences(self._native.stores):
             found = True
@@ -243,6 +251,16 @@ class Differential:
         if not found:
             for item in self._map_differences(self._burst.stores):
                 yield replace(item, in_bursts=True)
+
+    def _settle_timers(self) -> bool:
+        """Wait for the timers that are due soon, on all sides; return whether they come to rest."""
+        if not self._native.has_timers:
+            return True
+        begun = time.monotonic_ns()
+        rested = [side.settle_timers(_TIMER_NS) for side in self._sides]
+        # The kernel's are called when they are due; there is no telling from outside.
+        time.sleep(max(_TIMER_NS - (time.monotonic_ns() - begun), _TIMER_NS // 10) / 1e9)
+        return all(rested)
 
     def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
         for store in (*stores, *stores.made()):

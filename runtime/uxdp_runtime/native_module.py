@@ -119,8 +119,11 @@ class NativeModule:
             jiffies_hz=kernel_hz(),
             trace_fd=trace_fd & ((1 << 64) - 1),
             numa_node=numa_node(min(os.sched_getaffinity(0))),
+            timers=stores.timers,
+            next_timer_ns=stores.next_timer(worker),
         )
         self.kernel = kernel
+        self._never = ctypes.c_uint64(0)
         self._stores = stores
         symbols: Mapping[str, int] = {
             **stores.symbols(worker),
@@ -150,6 +153,23 @@ class NativeModule:
     def function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
         """Return another function that the object defines."""
         return self._object.function(name, result, *arguments)
+
+    @property
+    def next_timer_ns(self) -> int:
+        """When the next timer is due, by CLOCK_MONOTONIC; 0: none is started."""
+        return ctypes.c_uint64.from_address(self.next_timer_address).value
+
+    @property
+    def next_timer_address(self) -> int:
+        """Where ``next_timer_ns`` is, for callers that are no Python."""
+        return int(self.worker.next_timer_ns) or ctypes.addressof(self._never)
+
+    def run_timers(self, now_ns: int) -> None:
+        """Call the timers that are due by a time, as many as are started now.
+
+        :raises NativeObjectError: the code has none
+        """
+        self._object.function("uxdp_run_timers", None, ctypes.c_uint64)(now_ns)
 
     def run(self, batch: FrameBatch, count: int) -> None:
         """Run the program on the first ``count`` frames of a batch."""

@@ -2,6 +2,7 @@
 
 import errno
 import struct
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +16,8 @@ from .steps import MapChange
 from .stores import ControlLibrary, Stores
 
 _REDIRECT: Final = 4  # XDP_REDIRECT
+# One timer that starts itself again is called so often before nobody waits for it any longer.
+_TIMER_ROUNDS: Final = 10000
 _BPF_F_BROADCAST: Final = 1 << 3
 
 
@@ -91,6 +94,25 @@ class NativeSide:
     def link(self, name: str, key: bytes, program: str) -> None:
         """Put a program into a prog_array."""
         self.stores[name].update(key, struct.pack("=I", self._programs.index(program) + 1))
+
+    @property
+    def has_timers(self) -> bool:
+        """Whether a map of the program can have timers."""
+        return self.stores.timers != 0
+
+    def settle_timers(self, within_ns: int) -> bool:
+        """Call the timers that are due within that time; return whether none of them was started again all the time.
+
+        A worker with a clock of its own is in that future at once, the others are when the time has passed.
+        """
+        until = (self._module.worker.now_ns or time.monotonic_ns()) + within_ns
+        rounds = 0
+        while 0 < self._module.next_timer_ns <= until and rounds < _TIMER_ROUNDS:
+            wait_ns = 0 if self._module.worker.now_ns else self._module.next_timer_ns - time.monotonic_ns()
+            time.sleep(max(0, wait_ns) / 1e9)
+            self._module.run_timers(self._module.next_timer_ns)
+            rounds += 1
+        return rounds < _TIMER_ROUNDS
 
     def read_records(self) -> tuple[Records, ...]:
         """Return what was added to the ring buffers since the last call, which stays in them, and the perf samples."""

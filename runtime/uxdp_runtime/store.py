@@ -7,7 +7,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
@@ -15,6 +15,7 @@ from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
+from .bpf.timer_fields import TIMER_BYTES
 from .compile.compiler import LIBC, NATIVE_FOLDER
 from .compile.loader import LoadedObject
 
@@ -56,6 +57,14 @@ class ControlLibrary:
         self.read = function(
             *("uxdp_map_read", number, pointer, pointer, ctypes.c_bool, pointer, pointer, ctypes.c_uint64)
         )
+        self.timers_bytes = function(
+            *("uxdp_timers_bytes", ctypes.c_uint64, pointer, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_uint32)
+        )
+        self.timers_init = function(
+            *("uxdp_timers_init", None, pointer, pointer, ctypes.c_uint32, ctypes.c_char_p),
+            *(ctypes.c_uint32, ctypes.c_uint64),
+        )
+        self.timers_next = function("uxdp_timers_next", ctypes.c_uint64, pointer, ctypes.c_uint32)
         self.ringbuf_read = function("uxdp_ringbuf_read", number, pointer, pointer, pointer, ctypes.c_uint64)
         self.ringbuf_consume = function("uxdp_ringbuf_consume", number, pointer, pointer, ctypes.c_uint64)
 
@@ -99,6 +108,8 @@ class Store:
     _control: ControlLibrary
     memory: mmap.mmap
     fd: int = -1  # of the memory; -1: private, or the kernel's
+    # Where in values a struct bpf_timer is, which nobody but native code may see; -1: there is none.
+    timer: int = field(default=-1, kw_only=True)
 
     @property
     def shared_memory(self) -> StoreMemory:
@@ -125,7 +136,7 @@ class Store:
         if result == -errno.ENOENT:
             return None
         self._check(result)
-        return value.raw[: self.value_bytes]
+        return self._without_timer(value.raw[: self.value_bytes])
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set the value of a key; ``flags`` as bpf(2): 0 any, 1 only new, 2 only existing.
@@ -134,6 +145,8 @@ class Store:
         """
         if len(value) != self.value_bytes:
             raise MapOperationError(errno.EINVAL, self.definition.name)
+        # The kernel keeps the timer's bytes to itself, too, and cancels the timer.
+        value = self._without_timer(value)
         self._check(self._control.update(ctypes.byref(self.descriptor), self._key(key), value, flags))
 
     def delete(self, key: bytes) -> None:
@@ -180,7 +193,7 @@ class Store:
         items = [
             (
                 some_keys[index * key_size : (index + 1) * key_size],
-                some_values[index * value_bytes : (index + 1) * value_bytes],
+                self._without_timer(some_values[index * value_bytes : (index + 1) * value_bytes]),
             )
             for index in range(read)
         ]
@@ -235,6 +248,11 @@ class Store:
                 records.append(ctypes.string_at(ctypes.addressof(buffer) + at, size))
                 at += size + -size % _VALUE_ALIGNMENT
         return records
+
+    def _without_timer(self, value: bytes) -> bytes:
+        if self.timer < 0:
+            return value
+        return value[: self.timer] + bytes(TIMER_BYTES) + value[self.timer + TIMER_BYTES :]
 
     def _key(self, key: bytes) -> bytes:
         if len(key) != self.definition.key_size:

@@ -21,6 +21,7 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
 from .bpf.inner_maps import split_inner_name
+from .bpf.timer_fields import timer_fields
 from .compile.compiler import writable_variables
 from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.inner_maps import OUTER_TYPES, check_inner
@@ -138,6 +139,7 @@ class Stores:
                 number = [definition.name for definition in declared].index(inner) + 1
                 self._stores[outer_name].update(struct.pack("=I", index), _ENTRY.pack(number))
         parsed = BpfObject(obj)
+        self._timers = self._new_timers(timer_fields(parsed))
         for definition in maps:
             section = parsed.section(definition.name) if definition.name.startswith(".") else None
             if section is not None:
@@ -234,6 +236,15 @@ class Stores:
             pieces.append(self._pool.memory)
         return [(_address(piece), len(piece)) for piece in pieces]
 
+    @property
+    def timers(self) -> int:
+        """The address of what workers know of timers; 0: no map has any."""
+        return _address(self._timers) if self._timers is not None else 0
+
+    def next_timer(self, worker: int) -> int:
+        """The address of the time at which a worker's next timer is due, by CLOCK_MONOTONIC; 0: no map has timers."""
+        return self._control.timers_next(self.timers, worker) if self._timers is not None else 0
+
     def symbols(self, worker: int) -> Mapping[str, int]:
         """Return the addresses that a program's symbols have for one worker."""
         symbols = {NUM_CPUS: self.num_cpus, "uxdp_pool": self._pool.address if self._pool is not None else 0}
@@ -244,6 +255,22 @@ class Stores:
         for name, (section, offset) in self._variables.items():
             symbols[OWN + name] = _address(self._sections[section]) + offset
         return symbols
+
+    def _new_timers(self, fields: Mapping[str, int]) -> mmap.mmap | None:
+        """Make the memory for the timers in all maps that can have some: a place for each element."""
+        with_timers = bytes(name in fields for name in self._stores)
+        for name in fields.keys() & self._stores.keys():
+            self._stores[name].timer = fields[name]
+        maps, count = self.descriptors(), len(self._stores)
+        size = self._control.timers_bytes(maps, count, with_timers, self.num_cpus)
+        if size == 0:
+            return None
+        # What a data process knew, the one that is started in its place goes on with.
+        sharing = mmap.MAP_SHARED if self._shared else mmap.MAP_PRIVATE
+        memory = mmap.mmap(-1, size, flags=sharing | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        generation = int.from_bytes(os.urandom(8), "little")
+        self._control.timers_init(_address(memory), maps, count, with_timers, self.num_cpus, generation)
+        return memory
 
     def _allocate(
         self, definition: MapDefinition, number: int, given: mmap.mmap | None, kept: StoreMemory | None

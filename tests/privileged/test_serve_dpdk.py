@@ -119,3 +119,15 @@ def test_no_thread_of_the_data_process_has_capabilities_or_other_calls(where: st
                 assert int(fields[name], 16) == 0, (fields["Name"], name)
             assert (fields["NoNewPrivs"].strip(), fields["Seccomp"].strip()) == ("1", "2"), fields["Name"]
         assert stop_and_count(service) == [(4096, 4096)]
+
+
+def test_timers_are_called_while_no_frames_come(where: str, tmp_path: Path) -> None:
+    port = captures(tmp_path, 0, [udp_frame(0)])
+    with serving_dpdk(where, bundle("timers", tmp_path), name="timers", vdevs=[port.vdev]) as service:
+
+        def rounds() -> list[int]:
+            elements = service.ask("map-dump", map="slots", zeros=True)["elements"]
+            return [element["value"]["rounds"] for element in elements]
+
+        wait_until(lambda: rounds()[0] > 20, "the timer is called")
+        wait_until(lambda: rounds()[1] == 1, "the timer that no frame puts off is called")

@@ -27,6 +27,7 @@ from .libbpf import LibbpfObject, kernel_has_map_type
 from .network_namespace import NetworkNamespace
 from .relocation import ObjectCode
 from .syscall import PROG_TYPE_XDP
+from .timer_fields import timer_fields
 from .verifier_log import LOG_LEVEL, LOG_STATS, parse_refusal
 
 # The first try asks for statistics alone; the others are made after a refusal, until the whole log fits. From Linux 6.4
@@ -171,8 +172,8 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
             known = ", ".join(item.name for item in loaded.maps if not item.section) or "none"
             raise ParameterError(f"the bundle declares no such map, but {known}", context=f"map {name}")
         maps[name].set_max_entries(max_entries)
-    # The kernel takes only maps of the template's flags into a map of maps.
-    inner = _initial_targets(bpf_object, STT_OBJECT)
+    # The kernel takes only maps of the template's flags into a map of maps, and lets nobody map values with timers.
+    private = _initial_targets(bpf_object, STT_OBJECT) | timer_fields(bpf_object).keys()
     for item in loaded.maps:
         if item.section:
             if item.name in request.reuse:
@@ -182,7 +183,7 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
         item.set_pin_path(None if request.pin_path is None else str(Path(request.pin_path) / item.name))
         if item.name in request.reuse:
             item.reuse_fd(request.reuse[item.name])
-        elif request.share_arrays and item.definition()[0] == _ARRAY and item.name not in inner:
+        elif request.share_arrays and item.definition()[0] == _ARRAY and item.name not in private:
             item.add_flags(_BPF_F_MMAPABLE)
 
 

@@ -77,6 +77,7 @@ class _Report:
     num_maps: int = 0
     left_out: int = 0
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
+    maps_not_compared: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -230,6 +231,7 @@ def _compare(
             report.num_maps = len(verified.maps)
             report.left_out = sides.left_out
             report.targets_not_compared = dict(sides.targets_not_compared)
+            report.maps_not_compared = sides.maps_not_compared
     return report
 
 
@@ -296,6 +298,8 @@ def _left_out(report: _Report) -> Iterator[str]:
         yield f"not compared: {frames}, because what becomes of them depends on time or chance"
     for reason, number in report.targets_not_compared.items():
         yield f"not compared: {output.counted(number, 'redirect target')}: {reason}"
+    if report.maps_not_compared:
+        yield f"not compared: {output.counted(report.num_maps, 'map')}: {report.maps_not_compared}"
 
 
 def _print_sum(reports: list[_Report], seconds: float, *, filled: bool) -> None:
@@ -331,6 +335,7 @@ def _json(path: str, reports: list[_Report], codecs: Mapping[str, MapCodec]) -> 
                 "not_run": dict(report.skipped),
                 "frames_not_compared": report.left_out,
                 "redirect_targets_not_compared": dict(report.targets_not_compared),
+                "maps_not_compared": report.maps_not_compared,
             }
             for report in reports
         ],

@@ -16,6 +16,7 @@ from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureEr
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.manifest import MapDefinition, to_json
 
+from ..bpf.timer_fields import timer_fields
 from .places import place_of
 
 NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
@@ -107,7 +108,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
     request: dict[str, Any] = {
         "native_bytes": len(library),
         "target": {"cpu": target.cpu, "features": target.features},
-        "exported": list(variant.exported),
+        "exported": [*variant.exported, *(("uxdp_run_timers",) if timer_fields(BpfObject(source.object)) else ())],
         "inlining": variant.inlining,
         "lookahead": variant.lookahead,
         "from_c": variant.from_c,

@@ -25,6 +25,7 @@ from . import (
     names,
     shared_calls,
     small_copies,
+    timers,
 )
 from .unreached import drop_unreached
 
@@ -98,6 +99,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         intrinsics.lower_intrinsics(module)
     templates = {one.definition.name: one.definition.inner for one in maps if one.definition.inner is not None}
     nested = calls.NestedMaps(templates, definitions.num_cpus_operand(request["num_cpus"]))
+    has_timers = timers.prepare_timers(module, {native.definition.name: native for native in maps})
     called = kfuncs.rewrite_kfuncs(module, signatures, values)
     called |= calls.rewrite_calls(module, signatures, request["programs"], nested)
     definitions.rewrite_globals(
@@ -119,6 +121,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         _answer("uxdp_has_inner_maps", bool(templates)),
         _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
         _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),
+        _answer("uxdp_has_timers", has_timers),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
         _answer("uxdp_asks_kernel", any(name.replace(calls.PREFIX, "bpf_", 1) in asking.HELPERS for name in called)),
     ]

@@ -137,6 +137,9 @@ struct uxdp_worker {
 	u64 num_memory;
 	u64 stack_top; /* of the burst that is run; above it is nothing of the program's */
 	u64 numa_node; /* bpf_get_numa_node_id: of the CPU that the worker runs on */
+	struct uxdp_timers *timers; /* see timers.h; NULL: the program has none */
+	u64 *next_timer_ns;	    /* CLOCK_MONOTONIC: when uxdp_run is to be called; 0: never */
+	u64 in_timer;		    /* a callback runs */
 };
 
 /* Tests with several threads in one module define this as __thread. */
@@ -153,8 +156,9 @@ extern UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
 u32 uxdp_program(struct uxdp_frame *frame);
 
 /*
- * Run the program on n frames; fills in verdict and redirect_*. Descriptors are zero before they
- * are used first: of what the program never asks for, nothing is written.
+ * Call the timers that are due, then run the program on n frames, which may be none; fills in
+ * verdict and redirect_*. Descriptors are zero before they are used first: of what the program
+ * never asks for, nothing is written.
  */
 void uxdp_run(struct uxdp_frame *frames, u32 n);
 
@@ -170,6 +174,7 @@ s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 i
 bool uxdp_redirects(void);
 bool uxdp_asks_for_frame(void);
 bool uxdp_asks_for_memory(void);
+bool uxdp_has_timers(void);
 bool uxdp_makes_tail_calls(void);
 bool uxdp_has_inner_maps(void);
 
@@ -202,6 +207,10 @@ void uxdp_prefetch_element(const struct uxdp_map *map, u64 place);
 /* Whether what is used of the map's memory is more than a CPU's own caches hold. */
 bool uxdp_outgrows_cache(const struct uxdp_map *map);
 
+/* Call the worker's timers that are due by a time, whatever the clock says: as many as are started.
+ */
+void uxdp_run_timers(u64 now_ns);
+
 /* --- control plane: on any map, from any thread; 0 or a count, or -errno as bpf(2) returns it
  * ------------------------ */
 
@@ -209,6 +218,14 @@ bool uxdp_outgrows_cache(const struct uxdp_map *map);
  * -EINVAL, -E2BIG). */
 u64 uxdp_store_bytes(const struct uxdp_map *map);
 u64 uxdp_store_cpu_offset(const struct uxdp_map *map, u32 cpu);
+/* Bytes of the memory for timers (struct uxdp_timers) in the maps that have some; 0: in none. */
+u64 uxdp_timers_bytes(const struct uxdp_map *maps, u32 num_maps, const u8 *with_timers,
+		      u32 num_cpus);
+/* Prepare it, zeroed; generation is a random number. */
+void uxdp_timers_init(struct uxdp_timers *timers, const struct uxdp_map *maps, u32 num_maps,
+		      const u8 *with_timers, u32 num_cpus, u64 generation);
+/* Where it says when a worker's next timer is due, as uxdp_worker.next_timer_ns. */
+u64 *uxdp_timers_next(struct uxdp_timers *timers, u32 cpu);
 /* Prepare zeroed memory. */
 s64 uxdp_store_init(const struct uxdp_map *map);
 

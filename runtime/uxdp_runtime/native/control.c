@@ -13,6 +13,7 @@
 #include "maps/prog_array.h"
 #include "maps/redirect.h"
 #include "maps/ringbuf.h"
+#include "timers.h"
 
 UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
 {
@@ -243,6 +244,36 @@ UXDP_CONTROL s64 uxdp_map_read(const struct uxdp_map *map, void *key, bool first
 		read++;
 	}
 	return read;
+}
+
+UXDP_CONTROL u64 uxdp_timers_bytes(const struct uxdp_map *maps, u32 num_maps, const u8 *with_timers,
+				   u32 num_cpus)
+{
+	u64 places = 0;
+
+	for (u32 i = 0; i < num_maps; i++)
+		places += with_timers[i] ? timer_slots(&maps[i]) : 0;
+	if (!places)
+		return 0;
+	return timer_heaps_offset(places, num_maps) + num_cpus * timer_heap_bytes(places);
+}
+
+UXDP_CONTROL void uxdp_timers_init(struct uxdp_timers *timers, const struct uxdp_map *maps,
+				   u32 num_maps, const u8 *with_timers, u32 num_cpus,
+				   u64 generation)
+{
+	timers->generation = generation;
+	timers->num_cpus = num_cpus;
+	timers->num_maps = num_maps;
+	for (u32 i = 0; i < num_maps; i++) {
+		timers->first_place[i] = timers->num_places;
+		timers->num_places += with_timers[i] ? timer_slots(&maps[i]) : 0;
+	}
+}
+
+UXDP_CONTROL u64 *uxdp_timers_next(struct uxdp_timers *timers, u32 cpu)
+{
+	return &timer_heap(timers, cpu)->next_ns;
 }
 
 UXDP_CONTROL s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len)

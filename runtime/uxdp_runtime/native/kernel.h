@@ -98,6 +98,7 @@ enum {
 #define ENODEV 19
 #define EINVAL 22
 #define ENOSPC 28
+#define EDEADLK 35
 #define EOVERFLOW 75
 #define EOPNOTSUPP 95
 #define ERANGE 34

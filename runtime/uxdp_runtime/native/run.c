@@ -12,6 +12,7 @@
 #include "ask.h"
 #include "maps/nested.h"
 #include "maps/prefetch.h"
+#include "timers.h"
 
 /* Frames that are looked ahead for at once: some more than the misses that a CPU has under way. */
 #define UXDP_GROUP 32u
@@ -51,6 +52,11 @@ __attribute__((weak)) bool uxdp_asks_for_memory(void)
 	return true;
 }
 
+__attribute__((weak)) bool uxdp_has_timers(void)
+{
+	return true;
+}
+
 __attribute__((weak)) bool uxdp_makes_tail_calls(void)
 {
 	return true;
@@ -79,6 +85,15 @@ UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 			uxdp_follow(lookups[i], places[i]);
 }
 
+void uxdp_run_timers(u64 now_ns)
+{
+	struct uxdp_timers *all = uxdp_worker.timers;
+
+	uxdp_worker.stack_top = (u64)__builtin_frame_address(0);
+	if (uxdp_has_timers() && all)
+		timers_run(now_ns, timer_heap(all, uxdp_worker.cpu)->used);
+}
+
 void uxdp_run(struct uxdp_frame *frames, u32 n)
 {
 	uxdp_worker.clock_fresh = 0;
@@ -89,6 +104,12 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 		kernel_begin_burst();
 	if (uxdp_has_inner_maps())
 		burst_begins();
+	if (uxdp_has_timers() && uxdp_worker.next_timer_ns && *uxdp_worker.next_timer_ns) {
+		u64 now = worker_time_ns();
+
+		if (*uxdp_worker.next_timer_ns <= now)
+			timers_run(now, TIMERS_AT_ONCE);
+	}
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
 

@@ -15,6 +15,7 @@
 #include "helpers/routing.c"
 #include "helpers/socket.c"
 #include "helpers/time.c"
+#include "helpers/timer.c"
 #include "helpers/trace.c"
 #include "helpers/xdp.c"
 #include "control.c"

@@ -58,4 +58,5 @@ class Queue(ctypes.Structure):
         ("maps", ctypes.c_uint64),
         ("whole", ctypes.c_uint64),
         ("run", ctypes.c_uint64),
+        ("next_timer_ns", ctypes.c_uint64),
     )

@@ -228,6 +228,7 @@ class Queues:
                 maps=ctypes.addressof(module.maps),
                 num_maps=len(module.maps),
                 run=module.run_address,
+                next_timer_ns=module.next_timer_address,
             ),
             (free, module),
         )

@@ -93,12 +93,32 @@ static void let_frames_gather(void)
 	while (clock_ns(CLOCK_MONOTONIC) - start < UXDP_GATHER_NS);
 }
 
+/* How long to sleep at most: a timer is called no sooner than it is due, and a millisecond later.
+ */
+static s32 milliseconds_to_timer(const struct uxdp_queue *queue)
+{
+	u64 next = __atomic_load_n(queue->next_timer_ns, __ATOMIC_RELAXED);
+	u64 now = clock_ns(CLOCK_MONOTONIC);
+
+	if (!next || next > now + UXDP_IDLE_MS * 1000000ull)
+		return UXDP_IDLE_MS;
+	return next <= now ? 0 : (next - now) / 1000000 + 1;
+}
+
+static bool timer_is_due(const struct uxdp_queue *queue)
+{
+	u64 next = __atomic_load_n(queue->next_timer_ns, __ATOMIC_RELAXED);
+
+	return unlikely(next) && next <= clock_ns(CLOCK_MONOTONIC);
+}
+
 static void wait_for_frames(struct uxdp_queue *queue)
 {
 	struct pollfd fds[2] = {
 	    {.fd = queue->fd, .events = POLLIN},
 	    {.fd = queue->wake_fd, .events = POLLIN},
 	};
+	s32 idle_ms;
 
 	/*
 	 * A thread that sleeps is woken by whoever receives, and that costs the receiver more than
@@ -111,7 +131,8 @@ static void wait_for_frames(struct uxdp_queue *queue)
 			return;
 	}
 	queue->state->polls++;
-	if (poll(fds, 2, UXDP_IDLE_MS) == 0)
+	idle_ms = milliseconds_to_timer(queue);
+	if (poll(fds, 2, idle_ms) == 0 && idle_ms == UXDP_IDLE_MS)
 		check_interface(queue);
 }
 
@@ -157,6 +178,8 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 				let_frames_gather();
 			continue;
 		}
+		if (timer_is_due(queue))
+			queue->run(frames, 0);
 		kick(queue);
 		__atomic_store_n(&queue->state->heartbeat_ns, start, __ATOMIC_RELAXED);
 		if (queue->busy_poll) {

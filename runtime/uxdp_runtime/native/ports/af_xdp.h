@@ -106,6 +106,8 @@ struct uxdp_queue {
 	u8 *whole; /* UXDP_WHOLE_BYTES; NULL: the program takes no frames of several buffers */
 	/* uxdp_run of the program that is served. */
 	void (*run)(struct uxdp_frame *frames, u32 n);
+	/* CLOCK_MONOTONIC: when to run it, if need be on no frames; 0: that never matters. */
+	const u64 *next_timer_ns;
 };
 
 void uxdp_af_xdp_recover(struct uxdp_queue *queue);

@@ -258,6 +258,14 @@ static void rest(struct uxdp_dpdk_queue *queue, u32 idle)
 	nanosleep(&pause, NULL);
 }
 
+static bool timer_is_due(const struct uxdp_dpdk_queue *queue, struct ticks *ticks)
+{
+	const u64 *known = queue->worker->next_timer_ns;
+	u64 next = known ? __atomic_load_n(known, __ATOMIC_RELAXED) : 0;
+
+	return next && next <= ticks_ns(ticks);
+}
+
 /* Begin after another data process, whose frames went with its memory. */
 void uxdp_dpdk_recover(struct uxdp_dpdk_queue *queue)
 {
@@ -292,6 +300,8 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		if (idle % UXDP_HEARTBEAT_TURNS == 1)
 			__atomic_store_n(&queue->state->heartbeat_ns, ticks_ns(&ticks),
 					 __ATOMIC_RELAXED);
+		if (unlikely(timer_is_due(queue, &ticks)))
+			queue->run(work.frames, 0);
 		rest(queue, idle);
 	}
 	/* What was received is finished; who sends on and on is not waited for. */
