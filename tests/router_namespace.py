@@ -25,6 +25,7 @@ _IPV4 = (
     "addr add 10.1.0.77/32 dev out0",
     "addr add 10.2.0.1/24 dev closed0",
     *(f"neigh add 10.1.0.{host} lladdr {MAC % host} dev out0 nud permanent" for host in (2, 3)),
+    f"neigh add 10.0.0.9 lladdr {MAC % 9} dev in0 nud permanent",
     "neigh add 10.1.0.8 dev out0 nud failed",
     "route add 192.0.2.0/24 via 10.1.0.2",
     "route add 192.0.3.0/24 via 10.1.0.9",  # nobody's neighbour

@@ -12,6 +12,7 @@ import pytest
 
 from tests.bound_bundles import bound_image
 from tests.router_namespace import RouterNamespace, router_namespace
+from tests.serving import wait_until
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.compile.program import compile_program
@@ -228,6 +229,7 @@ def sockets(space: RouterNamespace) -> Iterator[None]:
         client = make(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", CLIENT_PORT)
         client.connect(("10.0.0.1", LISTENER))
         stack.enter_context(listener.accept()[0])
+        space.sysctl("net.ipv4.tcp_syncookies=1")  # or nothing would be half open
         half_open(space)
         yield
 
@@ -242,7 +244,8 @@ def half_open(space: RouterNamespace) -> None:
         raw.bind(("in1", 0))
         macs = space.ip("-o link show dev in0").split("link/ether ")[1].split()[0]
         raw.send(bytes.fromhex(macs.replace(":", "")) + bytes(6) + struct.pack("!H", 0x0800) + ip + tcp)
-    time.sleep(0.05)
+    # In SYN_RECV until the kernel has sent its answer several times, which is half a minute.
+    wait_until(lambda: f":{HALF_OPEN_PORT:04X} 03 " in Path("/proc/thread-self/net/tcp").read_text(), "a half-open one")
 
 
 def checksum(data: bytes) -> bytes:
@@ -407,9 +410,9 @@ def cookie_frames(source: tuple[str, int], target: tuple[str, int], made: Mappin
 
 @pytest.mark.parametrize("setting", [0, 1, 2])
 def test_syncookies_of_listeners_agree(cases: Cases, inside: RouterNamespace, setting: int) -> None:
-    inside.sysctl(f"net.ipv4.tcp_syncookies={setting}")
-    wait_for_quiet_cookies()
     with sockets(inside):
+        inside.sysctl(f"net.ipv4.tcp_syncookies={setting}")
+        wait_for_quiet_cookies()
         made = {}
         for ends in TWO_ENDS:
             name, ip = socket_tuple(*ends), ip_header(ends[0][0], ends[1][0])
