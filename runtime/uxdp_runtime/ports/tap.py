@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from typing import Final, Self
 
 from ..errors import PortError, errno_text
@@ -22,6 +23,8 @@ _IFF_UP: Final = 1
 _ARPHRD_ETHER: Final = 1
 _IFNAMSIZ: Final = 16
 _IFREQ_BYTES: Final = 40
+_BUSY_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.005
 
 
 class Tap:
@@ -40,7 +43,7 @@ class Tap:
                 self.fds.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
                 flags = _IFF_TAP | _IFF_NO_PI | (_IFF_MULTI_QUEUE if num_queues > 1 else 0)
                 request = struct.pack("=16sH22x", self.name.encode(), flags)
-                made = fcntl.ioctl(self.fds[-1], _TUNSETIFF, request)
+                made = self._attach(request)
                 self.name = made[:_IFNAMSIZ].rstrip(b"\0").decode()
         except OSError as cause:
             self.close()
@@ -82,6 +85,17 @@ class Tap:
                 raise PortError(
                     number, f"cannot be what the port is: {errno_text(number)}", context=f"TAP interface {self.name}"
                 ) from cause
+
+    def _attach(self, request: bytes) -> bytes:
+        """Attach the last descriptor; one that another process has given up goes a moment later."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return fcntl.ioctl(self.fds[-1], _TUNSETIFF, request)
+            except OSError as refused:
+                if refused.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
 
     def _ioctl(self, control: socket.socket, request: int, content: bytes) -> bytes:
         name = self.name.encode().ljust(_IFNAMSIZ, b"\0")

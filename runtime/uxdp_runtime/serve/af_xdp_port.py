@@ -50,6 +50,11 @@ class AfXdpPort:
         """The queues, by worker."""
         return self._queues.queues if self._queues is not None else ()
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Sockets can be handed over."""
+        return False
+
     def check(self, loaded: Loaded) -> None:
         """Refuse frames that do not fit."""
         for target in self._interfaces:
@@ -127,6 +132,10 @@ class AfXdpPort:
             )
             for queue in self.queues
         ]
+
+    def last_words(self) -> str:
+        """Nothing: it writes to this process's log."""
+        return ""
 
     def facts(self) -> dict[str, Any]:
         """Return how each interface is served."""

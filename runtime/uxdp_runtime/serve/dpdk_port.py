@@ -75,7 +75,7 @@ class DpdkPortSet:
         self._links: list[bool | None] = [None] * len(self._devices)
         self._resources = ExitStack()
         self._multi_buffer = False
-        self._glue_fd = -1
+        self._glue_fd = self._log_fd = -1
         self._version = ""
         self._eal = EalPlan((), "")
         # Of the data process:
@@ -92,6 +92,11 @@ class DpdkPortSet:
     def queues(self) -> Sequence[ServedQueue]:
         """The queues, by worker."""
         return self._queues
+
+    @property
+    def is_exclusive(self) -> bool:
+        """EAL's devices belong to one process."""
+        return True
 
     def check(self, loaded: Loaded) -> None:
         """Refuse buffers that an ordinary frame does not fit."""
@@ -113,6 +118,8 @@ class DpdkPortSet:
         self._glue_fd = os.memfd_create("uxdp-dpdk.so", os.MFD_CLOEXEC)
         stack.callback(os.close, self._glue_fd)
         os.write(self._glue_fd, glue)
+        self._log_fd = os.memfd_create("uxdp-dpdk-log", os.MFD_CLOEXEC)
+        stack.callback(os.close, self._log_fd)
         self._multi_buffer = loaded.takes_frags
         for plan in self._plans:
             queue = ServedQueue(plan)
@@ -153,7 +160,7 @@ class DpdkPortSet:
 
     def descriptors(self) -> set[int]:
         """Return the glue and the queues of TAP interfaces."""
-        return {self._glue_fd, *(fd for tap in self._taps for fd in tap.fds)}
+        return {self._glue_fd, self._log_fd, *(fd for tap in self._taps for fd in tap.fds)}
 
     def entered(self, facts: Mapping[str, Any]) -> None:
         """Take note of what the devices are; the first time, make the TAP interfaces alike."""
@@ -192,6 +199,11 @@ class DpdkPortSet:
     def counters(self) -> list[QueueCounters]:
         """Return all queues' counters."""
         return [read_counters(queue, zero_copy=True, kernel={}, rx_waiting=0, rx_ring_size=0) for queue in self.queues]
+
+    def last_words(self) -> str:
+        """Return the end of what DPDK wrote: it may have found that something cannot be, and ended."""
+        said = _read(self._log_fd)
+        return last_words(said) if "PANIC" in said or "Cause" in said else ""
 
     def facts(self) -> dict[str, Any]:
         """Return what each device is."""
@@ -242,7 +254,9 @@ class DpdkPortSet:
     def enter(self) -> dict[str, Any]:
         """Begin EAL and open the devices."""
         library = self._library = ctypes.CDLL(f"/proc/self/fd/{self._glue_fd}")
-        log_fd = os.memfd_create("eal-log", os.MFD_CLOEXEC)
+        log_fd = self._log_fd
+        os.ftruncate(log_fd, 0)
+        os.lseek(log_fd, 0, os.SEEK_SET)
         words = [b"uxdp", *(argument.encode() for argument in self._eal.arguments)]
         arguments = (ctypes.c_char_p * (len(words) + 1))(*words)
         result = library.uxdp_dpdk_init(len(words), arguments, os.dup(log_fd))
@@ -265,7 +279,6 @@ class DpdkPortSet:
         result = library.uxdp_dpdk_make_rings(self._rings, len(self._rings))
         if result != 0:
             raise PortError(-result, "no rings between workers", context=self._names[0])
-        os.close(log_fd)
         return {"ports": [_facts_of(port) for port in self._ports]}
 
     def confine(self) -> None:

@@ -63,6 +63,11 @@ class Port(Protocol):
         """The queues, by worker; they exist once the port is open."""
         ...
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether only one data process can have the queues, so that it must end before the next one begins."""
+        ...
+
     # --- the control process ---
 
     def check(self, loaded: Loaded) -> None:
@@ -112,6 +117,10 @@ class Port(Protocol):
 
     def counters(self) -> list[QueueCounters]:
         """Return all queues' counters."""
+        ...
+
+    def last_words(self) -> str:
+        """Return what a data process that ended had to say; "": nothing."""
         ...
 
     def facts(self) -> dict[str, Any]:

@@ -200,19 +200,20 @@ class Service:
     def _replace(self, loaded: Loaded) -> float:
         """Let a data process with another version take over; return for how many seconds nobody served.
 
-        Meanwhile frames wait in the RX rings, and the next process goes on with them.
+        Where two of them can have the queues at once, frames wait in the RX rings meanwhile, and the next process goes
+        on with them.
         """
-        data = self._fork(loaded)
+        data = None if self.port.is_exclusive else self._fork(loaded)
         begun = time.monotonic()
         old, self._data, self._restart_at = self._data, None, None
         if old is not None:
             self.selector.unregister(old.pidfd)
-            old.stop()
+            old.stop(drain=data is None)
             if not old.wait_ended(_STOP_SECONDS):
                 self._await_end(old)
                 old = None
         try:
-            self._go(data)
+            self._go(data if data is not None else self._fork(loaded))
         except PortError:
             self._start_data_process()
             raise
@@ -274,9 +275,10 @@ class Service:
         # The first time, and after a long life, at once.
         longer = min(self._pause * 2 or _SECOND_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         pause, self._pause = (0.0, _SECOND_PAUSE_SECONDS) if lived > _STABLE_SECONDS else (self._pause, longer)
+        said = self.port.last_words()
         events.report(
             "data_process_ended",
-            f"data process {data.pid} ended by {how} after {lived:.1f} s; restarting",
+            f"data process {data.pid} ended by {how} after {lived:.1f} s; restarting" + (f": {said}" if said else ""),
             level=logging.WARNING,
             pid=data.pid,
             status=status,
@@ -290,7 +292,19 @@ class Service:
     def _tick(self) -> None:
         if self._restart_at is not None and time.monotonic() >= self._restart_at and not self._loop.is_stopping:
             self._restart_at = None
-            self._start_data_process()
+            try:
+                self._start_data_process()
+            except PortError as error:
+                if not self.port.is_exclusive:
+                    raise
+                self._try_again(error)
+
+    def _try_again(self, error: PortError) -> None:
+        """A device may not be free yet, or its other end not be there."""
+        self._pause = min(self._pause * 2 or _SECOND_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+        self._restart_at = time.monotonic() + self._pause
+        message = f"no data process can serve yet: {error}"
+        events.report("restart_failed", message, level=logging.ERROR, restart_in_seconds=self._pause)
 
     def _end_data_process(self, data: DataProcess) -> None:
         self.selector.unregister(data.pidfd)
