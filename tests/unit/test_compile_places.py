@@ -13,6 +13,7 @@ from uxdp_runtime.compile import targets
 from uxdp_runtime.compile.compiler import compile_object
 from uxdp_runtime.compile.places import place_of
 from uxdp_runtime.compile.program import program_source
+from uxdp_runtime.compile.unsupported_helpers import reason_of
 
 HELPER = """
 static __noinline int inner(struct xdp_md *ctx)
@@ -105,4 +106,4 @@ def test_replay_of_what_is_missing_says_where_in_one_line(tmp_path) -> None:
     assert done.returncode == UnsupportedFeatureError.exit_code
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("uxdp: error: "))
     place = f"nf.c:{line_of(HELPER)}, function inner"
-    assert line == f"uxdp: error: {place}: bpf_send_signal: no native implementation"
+    assert line == f"uxdp: error: {place}: bpf_send_signal: {reason_of('bpf_send_signal')}"

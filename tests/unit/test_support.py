@@ -15,12 +15,14 @@ from uxdp_runtime import abi
 from uxdp_runtime.compile import kfuncs
 from uxdp_runtime.compile.calls import PREFIX
 from uxdp_runtime.compile.compiler import native_library
+from uxdp_runtime.compile.unsupported_helpers import UNSUPPORTED as UNSUPPORTED_HELPERS
 from uxdp_runtime.compile.unsupported_kfuncs import UNSUPPORTED
 from uxdp_runtime.stores import Stores, control_library
 
 CASES = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "cases" / "native").glob("*.c")}
 TEXT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
-ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|$", re.MULTILINE)
+ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|(?: [^|]+ \|)?$", re.MULTILINE)
+REASONS = re.compile(r"^\| `(bpf_\w+)` \| refused \| ([^|]+) \|$", re.MULTILINE)
 # What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
 SHAPES = {
     "ringbuf": (0, 0, 4096),
@@ -59,6 +61,11 @@ def _table(title: str) -> dict[str, bool]:
 
 def test_support_lists_exactly_the_helpers_that_xdp_may_call() -> None:
     assert list(_table("Helpers")) == [name for name in HELPERS[1:] if name not in NOT_FOR_XDP]
+
+
+def test_support_says_why_helpers_stay_refused() -> None:
+    section = TEXT.partition("## Helpers\n")[2].partition("\n## ")[0]
+    assert dict(REASONS.findall(section)) == UNSUPPORTED_HELPERS
 
 
 def test_support_lists_exactly_the_maps_that_a_helper_for_xdp_takes() -> None:

@@ -20,6 +20,7 @@ from uxdp_bundle.manifest import MapDefinition
 from . import inner_maps
 from .forwarders import SIGNATURE, converted, declaration, forwarder, operands_of
 from .ir_text import Function, Module, closing, result_of, split_arguments
+from .unsupported_helpers import reason_of
 
 PREFIX: Final = "uxdp_helper_"
 TAIL_CALL: Final = "bpf_tail_call"
@@ -71,7 +72,7 @@ class _Forwarders:
         if key not in self.texts:
             signature = self.native.get(target)
             if signature is None:
-                raise UnsupportedCallError(helper, "no native implementation", where)
+                raise UnsupportedCallError(helper, reason_of(helper), where)
             name = f"uxdp.call.{helper.removeprefix('bpf_')}.{len(self.texts)}"
             text = forwarder(name, target, signature, result, arguments)
             if table is not None:
