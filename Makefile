@@ -46,7 +46,7 @@ serving: $(READY) .venv/.test-packages
 # A million random frames for each example, hundreds of killed processes, a minute of load; ten thousand random programs.
 soak: $(READY) .venv/.test-packages
 	UXDP_LONG=1 $(BIN)/pytest -s tests/privileged/test_serve_accounting.py
-	UXDP_LONG=1 $(PYTEST) tests/differential/test_random_programs.py
+	UXDP_LONG=1 $(PYTEST) tests/differential/test_random_programs.py tests/differential/test_fuzz_examples.py
 
 differential: $(READY) .venv/.test-packages
 	$(PYTEST) tests/differential

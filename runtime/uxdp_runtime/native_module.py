@@ -145,6 +145,10 @@ class NativeModule:
         """The address of ``uxdp_run``, for callers that are no Python."""
         return self._object.address("uxdp_run")
 
+    def address(self, name: str) -> int:
+        """Return the address of something that the object defines."""
+        return self._object.address(name)
+
     @property
     def functions(self) -> tuple[Function, ...]:
         """The functions of the loaded code."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from . import abi
+from .compile.compiler import NativeObject
 from .compile.program import CompiledProgram
 from .frames.generate import Frame
 from .kernel_state import kernel_state_for
@@ -34,6 +35,7 @@ class NativeSide:
         seed: int = 1,
         now_ns: int = 0,
         burst_frames: int = 1,
+        code: NativeObject | None = None,
     ) -> None:
         """Load the code.
 
@@ -42,14 +44,14 @@ class NativeSide:
         :param seed: of random numbers
         :param now_ns: if not 0, what all clocks return
         :param burst_frames: how many frames are run at once, at most
+        :param code: what to load instead of the code that is served
         """
         source = compiled.source
         self.stores = Stores(source.object, source.maps, source.num_cpus, control)
         self.stores.link_programs(source.object, source.programs)
-        self.kernel = kernel_state_for(compiled.native.data, compiled.helpers)
-        self._module = NativeModule(
-            compiled.native.data, self.stores, cpu, seed=seed, now_ns=now_ns, kernel=self.kernel
-        )
+        served = code or compiled.native
+        self.kernel = kernel_state_for(served.data, compiled.helpers)
+        self._module = NativeModule(served.data, self.stores, cpu, seed=seed, now_ns=now_ns, kernel=self.kernel)
         self._batch = FrameBatch(burst_frames)
         self._maps = [store.definition.name for store in self.stores]
         self._positions = {store.definition.name: 0 for store in self.stores if store.definition.type == "ringbuf"}
@@ -69,7 +71,12 @@ class NativeSide:
             self.kernel.close()
 
     def run(self, frames: Sequence[Frame]) -> list[Outcome]:
-        """Run the program on a burst of frames; the outcomes are without records.
+        """Run the program on a burst of frames; the outcomes are without records."""
+        self.execute(frames)
+        return [self._outcome(index) for index in range(len(frames))]
+
+    def execute(self, frames: Sequence[Frame]) -> None:
+        """Run the program on a burst of frames, whatever becomes of them.
 
         What the kernel answered to an earlier burst is forgotten, for it may have changed since.
         """
@@ -80,7 +87,10 @@ class NativeSide:
                 index, frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index
             )
         self._module.run(self._batch, len(frames))
-        return [self._outcome(index) for index in range(len(frames))]
+
+    def address(self, name: str) -> int:
+        """Return the address of something that the code defines."""
+        return self._module.address(name)
 
     def change(self, change: MapChange) -> int:
         """Change a map, or global data, as a control plane does; return the errno of a refusal, or 0."""

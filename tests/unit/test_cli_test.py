@@ -46,6 +46,7 @@ class Sides:
     judge: Callable[[int, Frame], tuple[Outcome, Outcome, str]]
     maps: tuple[MapDifference, ...] = ()
     left_out: int = 0
+    maps_not_compared: str = ""
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
     verify_arguments: list[dict[str, Any]] = field(default_factory=list)
     filled: list[Mapping[str, list[tuple[bytes, bytes]]]] = field(default_factory=list)
@@ -259,7 +260,8 @@ def test_test_saved_frames_are_those_up_to_the_difference(bundle: Path, sides: S
     result = run(bundle, "--save-frames", saved)
     assert result.exit_code == 1
     assert [frame.data for frame in read_capture(saved)] == [frame.data for frame in sides.frames] != []
-    assert f"run them with --pcap {saved}" in result.stderr
+    command = f"uxdp test {bundle} --program settings --pcap {saved}"
+    assert f"  again: {command}\n" in result.stdout
     given, sides.frames = sides.frames, []
     assert run(bundle, "--pcap", saved).exit_code == 1
     assert [frame.data for frame in sides.frames] == [frame.data for frame in given]

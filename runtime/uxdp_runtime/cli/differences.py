@@ -1,5 +1,6 @@
 """How ``uxdp test`` shows where kernel and native code differ: frames side by side, map elements field by field."""
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 import click
 
 from .. import hexdump
-from ..differential import FrameDifference
+from ..differential import ChangeDifference, FrameDifference
 from ..map_layout import Notation
 from ..map_values import MapCodec
 from ..outcomes import MapDifference, Outcome, Records, verdict_name
@@ -52,6 +53,16 @@ def print_element(item: MapDifference, codec: MapCodec, name: str) -> None:
             output.say(f"    {side:7} {shown}  (not there {other})")
     for path, one, two in fields(item, codec):
         output.say(f"    {path or 'value'}: kernel {_shown(one)}, native {_shown(two)}")
+
+
+def print_change(difference: ChangeDifference, codec: MapCodec, name: str) -> None:
+    """Print a change of a map that the sides answer differently."""
+    change = difference.change
+    key = _text(codec.decode_key(change.key, notation=Notation.ADDRESSES))
+    what = "delete" if change.value is None else "update"
+    output.say(f"  map {name}, key {key}: {what}" + (f", flags {change.flags}" if change.flags else ""))
+    for side, number in (("kernel", difference.kernel), ("native", difference.native)):
+        output.say(f"    {side}: {f'{errno.errorcode.get(number, number)}' if number else 'done'}")
 
 
 def frame_json(difference: FrameDifference) -> dict[str, Any]:

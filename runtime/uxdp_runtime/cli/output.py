@@ -11,7 +11,8 @@ cursor, forge a line or hide one.
 
 import json
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import click
@@ -122,3 +123,20 @@ def with_progress(
             if number % _ITEMS_PER_STEP == 0:
                 progress.update(task, completed=done(number))
             yield item
+
+
+@contextmanager
+def time_bar(what: str, seconds: float, *, wanted: bool = True) -> Iterator[Callable[[float, str], None]]:
+    """Show on stderr how much of a time is gone; only on a terminal, and nothing remains afterwards.
+
+    :return: what is to be told, now and then, how many seconds are gone and what there is to say
+    """
+    if not wanted or not sys.stderr.isatty():
+        yield lambda _elapsed, _text: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(printable(what), total=seconds)
+        yield lambda elapsed, text: progress.update(task, completed=elapsed, description=printable(f"{what}: {text}"))

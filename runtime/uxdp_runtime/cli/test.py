@@ -4,31 +4,34 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from uxdp_bundle.errors import UxdpError
 
-from ..differential import Differential, FrameDifference, native_cpus
+from ..differential import Differential, native_cpus
 from ..errors import ParameterError
 from ..frames.generate import Frame
-from ..map_file import codec_of, readable_name
+from ..fuzz.case import Case, elements_of, read_case
+from ..fuzz.trial import MAX_MAP_DIFFERENCES, Finding, Trial
+from ..map_file import Contents
 from ..map_values import MapCodec
-from ..outcomes import MapDifference, verdict_name
-from . import differences, output
+from ..outcomes import verdict_name
+from . import output
 from .pipeline import bound_bundle, parse_params, program_to_run, programs_to_load, report_origin
+from .searching import fuzz_program, run_case, shrink_report
+from .shrinking import Saving, reproduction, save
+from .test_report import Report, print_report, print_sum, report_json
 
 if TYPE_CHECKING:
     from uxdp_bundle.binding import BoundBundle
 
 EXIT_DIFFERENT: Final = 1
-_SHOWN_MAP_DIFFERENCES: Final = 10
 # Programs of devmap and cpumap entries: BPF_PROG_TEST_RUN refuses them, and no interface runs them.
 _OF_ENTRIES: Final = frozenset({"devmap", "cpumap"})
-_IN_BURSTS: Final = ", but only when frames are run in bursts"
 _MANUAL: Final = "manual"
 
 
@@ -61,28 +64,10 @@ class _Source:
             with closing(shown):
                 yield shown
 
-
-@dataclass(slots=True)
-class _Report:
-    """What came of one program."""
-
-    program: str
-    origin: str = ""
-    frames: int = 0
-    verdicts: Counter[str] = field(default_factory=Counter)
-    difference: FrameDifference | None = None
-    maps: list[MapDifference] = field(default_factory=list)
-    targets: int = 0
-    records: int = 0
-    num_maps: int = 0
-    left_out: int = 0
-    targets_not_compared: Mapping[str, int] = field(default_factory=dict)
-    maps_not_compared: str = ""
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def equal(self) -> bool:
-        return self.difference is None and not self.maps
+    def frames(self, count: int | None) -> tuple[Frame, ...]:
+        """Return the first frames of those that can be run; None: all."""
+        with self.open(progress=False) as frames:
+            return tuple(islice(_runnable(frames, Counter()), count))
 
 
 @click.command()
@@ -104,12 +89,48 @@ class _Report:
     multiple=True,
     help="Set a constant before loading; see `uxdp inspect`. May be repeated.",
 )
+@click.option("--shrink", "shrinks", is_flag=True, help="Look for the fewest frames, bytes and elements that differ.")
+@click.option(
+    "--shrink-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How long to look, for each program.",
+)
+@click.option(
+    "--fuzz",
+    "fuzz_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Search so long for each program: frames and changes of maps evolve towards new branches of the code.",
+)
+@click.option(
+    "--corpus",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="With --fuzz: begin with the inputs in a folder, and keep there what reaches new branches.",
+)
+@click.option("--steps", "steps_file", metavar="FILE", type=click.Path(), help="Run what --save-steps has saved.")
 @click.option(
     "--save-frames",
-    "saved",
+    "saved_frames",
     metavar="FILE",
     type=click.Path(),
     help="If there is a difference, write the frames up to it to a capture, for --pcap.",
+)
+@click.option(
+    "--save-maps",
+    "saved_maps",
+    metavar="FILE",
+    type=click.Path(),
+    help="If there is a difference, write what the maps began with, for --maps.",
+)
+@click.option(
+    "--save-steps",
+    "saved_steps",
+    metavar="FILE",
+    type=click.Path(),
+    help="If there is a difference, write all that led to it, changes of maps and metadata too, for --steps.",
 )
 @click.option("--insecure-unsigned", is_flag=True, help="Go on with a bundle that nobody you trust has signed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -122,7 +143,14 @@ def test(
     maps_file: str | None,
     assignments: tuple[str, ...],
     params: tuple[str, ...],
-    saved: str | None,
+    shrinks: bool,
+    shrink_seconds: float,
+    fuzz_seconds: float | None,
+    corpus: str | None,
+    steps_file: str | None,
+    saved_frames: str | None,
+    saved_maps: str | None,
+    saved_steps: str | None,
     insecure_unsigned: bool,
     as_json: bool,
 ) -> int:
@@ -130,21 +158,28 @@ def test(
 
     Runs the same frames through BPF_PROG_TEST_RUN and the native module, with state carried along. The frames are
     generated: flows that come again, valid, broken, and made for what the program compares with; or a capture's. The
-    first difference is shown side by side, and the exit code is then 1. Needs what `uxdp verify` needs, and
-    CAP_SYS_ADMIN to see where redirected frames go.
+    first difference is shown side by side, and the exit code is then 1; with --shrink it is made as small as it gets.
+    With --fuzz frames and maps evolve for a time instead. Needs what `uxdp verify` needs, and CAP_SYS_ADMIN to see
+    where redirected frames go.
 
     \b
     Example:
       sudo uxdp test load_balancer.uxdp --set 'config:0={"local_addr": "10.0.0.9"}' -n 10000
       sudo uxdp test firewall --param default_action=0 --pcap trace.pcapng --maps maps.json
-      sudo uxdp test nf.uxdp --seed 7 --save-frames difference.pcap
-      sudo uxdp test nf.uxdp --pcap difference.pcap --json | jq .equal
+      sudo uxdp test nf.uxdp --seed 7 --shrink --save-frames difference.pcap --save-maps difference.json
+      sudo uxdp test nf.uxdp --pcap difference.pcap --maps difference.json --json | jq .equal
+      sudo uxdp test nf.uxdp --fuzz 60 --corpus corpus --save-steps difference.json
     """
     from ..frames.constants import constants_of, keys_of
     from ..map_file import read_map_file
 
+    if corpus is not None and fuzz_seconds is None:
+        raise click.UsageError("--corpus belongs to --fuzz")
+    if steps_file is not None and (fuzz_seconds is not None or capture is not None):
+        raise click.UsageError("--steps is all that is run: neither --fuzz nor --pcap goes with it")
     started = time.monotonic()
-    reports: list[_Report] = []
+    reports: list[Report] = []
+    saving = Saving(saved_frames, saved_maps, saved_steps)
     with bound_bundle(bundle, insecure_unsigned=insecure_unsigned) as bound:
         opened = bound.authentic.bundle
         values = parse_params(opened, params)
@@ -156,20 +191,59 @@ def test(
         given = {value for value in values.values() if value}
         source = _Source(capture, count, seed, frozenset({*constants_of(obj), *keys, *given}))
         for name in _programs(bound, program):
-            report = _compare(bound, name, values, contents, source, progress=not as_json)
+            trial = _trial(bound, name, values)
+            if steps_file is not None:
+                report = run_case(trial, read_case(steps_file, codecs), contents, len(bound.facts.maps))
+            elif fuzz_seconds is not None:
+                report = fuzz_program(
+                    trial,
+                    contents,
+                    source.constants,
+                    seconds=fuzz_seconds,
+                    seed=seed,
+                    seeds=source.frames(None) if capture is not None else (),
+                    corpus=corpus,
+                    progress=not as_json,
+                )
+            else:
+                report = _compare(bound, name, values, contents, source, progress=not as_json)
+            is_first = not report.equal and all(one.equal for one in reports)
             reports.append(report)
+            if not report.equal:
+                if report.case is None and (shrinks or (saving and is_first)):
+                    report.case = Case(elements_of(contents), source.frames(report.frames))
+                if shrinks or fuzz_seconds is not None:
+                    shrink_report(report, trial, seconds=shrink_seconds, progress=not as_json)
+                smallest = report.case if report.shrunk is None else report.shrunk.case
+                where = saving if is_first else Saving()
+                if smallest is not None:
+                    save(smallest, where, codecs)
+                    report.again += reproduction(
+                        bundle, name, smallest, where, params=params, insecure_unsigned=insecure_unsigned
+                    )
+                elif capture is None:
+                    output.note("add --shrink for the fewest frames that differ, --save-frames FILE to keep them")
             if not as_json:
-                _print(report, codecs)
-        different = next((report for report in reports if not report.equal), None)
-        if different is not None and saved is not None:
-            _save(saved, different, source)
-        elif different is not None and capture is None:
-            output.note("add --save-frames FILE to keep the frames that led to the difference")
+                print_report(report, codecs)
         if as_json:
-            output.print_json(_json(opened.path, reports, codecs))
+            output.print_json(report_json(opened.path, reports, codecs))
         else:
-            _print_sum(reports, time.monotonic() - started, filled=bool(contents))
-    return EXIT_DIFFERENT if different is not None else 0
+            print_sum(reports, time.monotonic() - started, filled=bool(contents))
+    return EXIT_DIFFERENT if any(not report.equal for report in reports) else 0
+
+
+def _trial(bound: "BoundBundle", name: str, params: Mapping[str, int | bytes]) -> Trial:
+    from ..compile.cache import cache_directory
+    from ..stores import control_library
+
+    return Trial(
+        bound,
+        name,
+        programs=programs_to_load(bound, name),
+        params=params,
+        control=control_library(),
+        cache_directory=cache_directory(),
+    )
 
 
 def _programs(bound: "BoundBundle", wanted: str | None) -> list[str]:
@@ -195,18 +269,18 @@ def _compare(
     bound: "BoundBundle",
     name: str,
     params: Mapping[str, int | bytes],
-    contents: Mapping[str, list[tuple[bytes, bytes]]],
+    contents: Contents,
     source: _Source,
     *,
     progress: bool,
-) -> _Report:
+) -> Report:
     """Run the frames through one program on both sides, from fresh maps on."""
     from ..compile.cache import cache_directory
     from ..compile.program import compile_program
     from ..stores import control_library
     from ..verify import verify
 
-    report = _Report(name)
+    report = Report(name)
     with verify(bound, programs=programs_to_load(bound, name), params=params) as verified:
         compiled = compile_program(verified, name, None, num_cpus=native_cpus(), cache_directory=cache_directory())
         report_origin(compiled)
@@ -222,12 +296,13 @@ def _compare(
                 report.targets += outcome.redirect is not None
                 report.records += sum(len(records.submitted) for records in outcome.records)
                 if difference is not None:
-                    report.difference = difference
+                    report.finding = Finding(report.frames, frame=difference)
                     break
             if report.frames == 0:
                 raise UxdpError("no frame to test with", context=source.capture or "")
-            if report.difference is None:
-                report.maps = list(islice(sides.map_differences(), _SHOWN_MAP_DIFFERENCES))
+            if report.finding is None:
+                maps = tuple(islice(sides.map_differences(), MAX_MAP_DIFFERENCES))
+                report.finding = Finding(report.frames, maps=maps) if maps else None
             report.num_maps = len(verified.maps)
             report.left_out = sides.left_out
             report.targets_not_compared = dict(sides.targets_not_compared)
@@ -247,96 +322,3 @@ def _runnable(frames: Iterator[Frame], skipped: Counter[str]) -> Iterator[Frame]
             skipped[f"longer than {MAX_FRAME_BYTES} bytes"] += 1
         else:
             yield frame
-
-
-def _save(path: str, report: _Report, source: _Source) -> None:
-    """Write the frames that led to a difference."""
-    from ..frames.capture_writer import CaptureWriter
-
-    with_metadata = 0
-    with source.open(progress=False) as frames, CaptureWriter(path) as writer:
-        for number, frame in enumerate(islice(_runnable(frames, Counter()), report.frames)):
-            writer.write(frame.data, number)
-            with_metadata += bool(frame.metadata)
-    output.note(f"{path}: the {report.frames} frames after which {report.program} differs; run them with --pcap {path}")
-    if with_metadata:
-        output.note(f"{path}: {with_metadata} of them had metadata, which a capture does not hold")
-
-
-def _print(report: _Report, codecs: Mapping[str, MapCodec]) -> None:
-    verdicts = ", ".join(f"{verdict} {number}" for verdict, number in report.verdicts.most_common())
-    if report.equal:
-        output.say(f"{report.program}: equal on {report.frames} frames ({verdicts})")
-        output.say(f"  compared {_compared(report)}")
-    elif report.difference is not None:
-        what = report.difference.what + (_IN_BURSTS if report.difference.in_bursts else "")
-        output.say(f"{report.program}: DIFFERENT: {what}, after {report.frames} frames ({verdicts})")
-        differences.print_frame(report.difference)
-    else:
-        shown = len(report.maps)
-        more = " or more" if shown == _SHOWN_MAP_DIFFERENCES else ""
-        count = output.counted(shown, "element") + f"{more} of maps" + (_IN_BURSTS if report.maps[0].in_bursts else "")
-        output.say(f"{report.program}: DIFFERENT: {count}, after {report.frames} frames ({verdicts})")
-        for item in report.maps:
-            differences.print_element(item, codec_of(item.map, codecs), readable_name(item.map, codecs))
-    for reason in _left_out(report):
-        output.say(f"  {reason}")
-
-
-def _compared(report: _Report) -> str:
-    """Say what was compared: verdicts, bytes and metadata, which every frame has, and what else there was."""
-    counts = ((report.targets, "redirect target"), (report.records, "ring-buffer record"), (report.num_maps, "map"))
-    return ", ".join(("verdicts, bytes, metadata", *(output.counted(*count) for count in counts if count[0])))
-
-
-def _left_out(report: _Report) -> Iterator[str]:
-    """Yield what was not compared, how often, and why."""
-    for reason, number in report.skipped.items():
-        yield f"not run: {output.counted(number, 'frame')} {reason}"
-    if report.left_out:
-        frames = output.counted(report.left_out, "frame")
-        yield f"not compared: {frames}, because what becomes of them depends on time or chance"
-    for reason, number in report.targets_not_compared.items():
-        yield f"not compared: {output.counted(number, 'redirect target')}: {reason}"
-    if report.maps_not_compared:
-        yield f"not compared: {output.counted(report.num_maps, 'map')}: {report.maps_not_compared}"
-
-
-def _print_sum(reports: list[_Report], seconds: float, *, filled: bool) -> None:
-    different = [report.program for report in reports if not report.equal]
-    frames = sum(report.frames for report in reports)
-    result = f"DIFFERENT: {', '.join(different)}" if different else "equal"
-    what = f"{output.counted(len(reports), 'program')}, {output.counted(frames, 'frame')}"
-    output.say(f"{what}, {seconds:.1f} s: {result}")
-    for report in reports:
-        if report.equal and len(report.verdicts) == 1 and report.num_maps and not filled:
-            (verdict,) = report.verdicts
-            output.note(f"{report.program}: {verdict} for every frame; if maps decide, fill them with --maps or --set")
-
-
-def _json(path: str, reports: list[_Report], codecs: Mapping[str, MapCodec]) -> dict[str, Any]:
-    return {
-        "bundle": path,
-        "equal": all(report.equal for report in reports),
-        "programs": [
-            {
-                "program": report.program,
-                "origin": report.origin,
-                "equal": report.equal,
-                "frames": report.frames,
-                "verdicts": dict(report.verdicts),
-                "difference": None if report.difference is None else differences.frame_json(report.difference),
-                "maps": [
-                    differences.element_json(item, codec_of(item.map, codecs), readable_name(item.map, codecs))
-                    for item in report.maps
-                ],
-                "redirect_targets": report.targets,
-                "records": report.records,
-                "not_run": dict(report.skipped),
-                "frames_not_compared": report.left_out,
-                "redirect_targets_not_compared": dict(report.targets_not_compared),
-                "maps_not_compared": report.maps_not_compared,
-            }
-            for report in reports
-        ],
-    }

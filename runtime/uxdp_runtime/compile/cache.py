@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from uxdp_bundle import trusted_files
 from uxdp_bundle.errors import KeyFileError
 
-from .compiler import NativeObject, ProgramSource, Target, native_library
+from .compiler import NativeObject, ProgramSource, Target, Variant, native_library
 
 SYSTEM_CACHE: Final = Path("/var/cache/uxdp")
 CACHE_VARIABLE: Final = "UXDP_CACHE_DIR"
@@ -38,9 +39,13 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uxdp"
 
 
-def cache_key(bundle_id: str, source: ProgramSource, target: Target, llvm: str) -> str:
-    """Return the name of an object: a digest of the bundle, the options, this runtime, LLVM and the CPU."""
+def cache_key(bundle_id: str, source: ProgramSource, target: Target, llvm: str, variant: Variant | None = None) -> str:
+    """Return the name of an object: a digest of the bundle, the options, this runtime, LLVM and the CPU.
+
+    :param variant: how it is compiled, if not as it is served
+    """
     material = {
+        **({} if variant is None else {"variant": asdict(variant)}),
         "bundle": bundle_id,
         "object": hashlib.sha256(source.object).hexdigest(),
         "entry": source.entry,

@@ -96,7 +96,7 @@ def _compile(llvm: Any, rewriting: Any, request: dict[str, Any], native: bytes, 
         if not function.is_declaration and function.name not in exported:
             function.linkage = "internal"
     for variable in library.global_variables:
-        if variable.name in ("llvm.used", "llvm.compiler.used"):
+        if variable.name in ("llvm.used", "llvm.compiler.used") or variable.name in exported:
             continue
         if not variable.is_declaration:
             variable.linkage = "internal"

@@ -83,17 +83,18 @@ class ProgramSource:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How to compile, for measurements; what is served is compiled as by default.
+    """How to compile, for measurements and to explore; what is served is compiled as by default.
 
     ``exported`` are the functions that the object defines. Without ``inlining`` helpers and maps stay calls of
     functions that work on any map; without ``lookahead`` lookups are not prefetched; ``from_c`` tells that the IR was
-    made for this machine, not for BPF.
+    made for this machine, not for BPF; with ``coverage`` the code counts the edges that it takes (see coverage).
     """
 
     exported: tuple[str, ...] = EXPORTED
     inlining: bool = True
     lookahead: bool = True
     from_c: bool = False
+    coverage: bool = False
 
 
 def compile_object(source: ProgramSource, target: Target, variant: Variant | None = None) -> NativeObject:
@@ -112,6 +113,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "inlining": variant.inlining,
         "lookahead": variant.lookahead,
         "from_c": variant.from_c,
+        "coverage": variant.coverage,
         "libc": list(LIBC),
         "llvm_major": LLVM_MAJOR,
         "entry": source.entry,

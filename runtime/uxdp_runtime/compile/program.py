@@ -19,10 +19,12 @@ from ..stores import check_maps, control_library
 from ..verify import VerifiedObject
 from . import cache
 from .ahead import Rejection, find_native
-from .compiler import NativeObject, ProgramSource, Target, compile_object
+from .compiler import EXPORTED, NativeObject, ProgramSource, Target, Variant, compile_object
+from .coverage import EXPORTED as COUNTERS
 from .targets import host_target
 
 _MAKER: Final = object()
+TO_EXPLORE: Final = Variant(exported=(*EXPORTED, *COUNTERS), lookahead=False, coverage=True)
 
 
 class Origin(Enum):
@@ -115,15 +117,29 @@ def program_source(
     )
 
 
+def compile_to_explore(compiled: CompiledProgram, target: Target | None, cache_directory: Path | None) -> NativeObject:
+    """Compile a program once more, with counters on its edges; see ``coverage``. It is never served.
+
+    :param target: None: this machine
+    """
+    target = target if target is not None else host_target(cache_directory)
+    native, _origin = _compiled(compiled.verified.bound, compiled.source, target, cache_directory, TO_EXPLORE)
+    return native
+
+
 def _compiled(
-    bound: BoundBundle, source: ProgramSource, target: Target, directory: Path | None
+    bound: BoundBundle,
+    source: ProgramSource,
+    target: Target,
+    directory: Path | None,
+    variant: Variant | None = None,
 ) -> tuple[NativeObject, Origin]:
     if directory is None:
-        return compile_object(source, target), Origin.LLVM
-    key = cache.cache_key(bound.authentic.bundle.bundle_id, source, target, str(LLVM_MAJOR))
+        return compile_object(source, target, variant), Origin.LLVM
+    key = cache.cache_key(bound.authentic.bundle.bundle_id, source, target, str(LLVM_MAJOR), variant)
     found = cache.load(directory, key, target, str(LLVM_MAJOR))
     if found is not None:
         return found, Origin.CACHE
-    native = compile_object(source, target)
+    native = compile_object(source, target, variant)
     cache.save(directory, key, native)
     return native, Origin.LLVM

@@ -14,6 +14,7 @@ from . import (
     bounds,
     calls,
     context,
+    coverage,
     definitions,
     intrinsics,
     ir_text,
@@ -69,12 +70,16 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     violation = None if request["from_c"] else ir_rules.find_violation(bundle)
     if violation is not None:
         raise RefusedError(violation.kind, violation.message)
+    if request["coverage"]:
+        coverage.split_critical_edges(llvm, bundle)
     text = str(bundle)
     module = ir_text.parse_module(text if request["from_c"] else defined_ir.defined(text))
     if not request["from_c"]:
         loop_limits.limit_loops(module)
         limits.check_limits(module)
         drop_unreached(module, request["programs"])
+        if request["coverage"]:
+            coverage.instrument(module, request["entry"], request["programs"])
         bounds.keep_inside(module)
         memory.settle_memory(module)
     maps = [

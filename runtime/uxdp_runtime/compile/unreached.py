@@ -6,7 +6,7 @@ is taken for any pointer.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from uxdp_bundle.ir_syntax import NAME
@@ -23,16 +23,23 @@ def drop_unreached(module: Module, programs: Iterable[str]) -> None:
     :param programs: names of the programs
     """
     functions = {function.name: function for function in module.functions}
-    work = [name for name in programs if name in functions]
+    named = [name for name in programs if name in functions]
     for item in module.items:
         if isinstance(item, str) and item.startswith("@") and not item.startswith(_LISTS):
-            work += functions.keys() & set(_REFERENCE.findall(item))
-    reached: set[str] = set()
+            named += functions.keys() & set(_REFERENCE.findall(item))
+    kept = reached(functions, named)
+    module.items = [item for item in module.items if not isinstance(item, Function) or item.name in kept]
+
+
+def reached(functions: Mapping[str, Function], names: Iterable[str]) -> set[str]:
+    """Return the names of the functions that some of them lead to, with theirs."""
+    work = list(names)
+    found: set[str] = set()
     while work:
         name = work.pop()
-        if name not in reached:
-            reached.add(name)
+        if name not in found:
+            found.add(name)
             for line in functions[name].lines:
                 if "@" in line:
                     work += functions.keys() & set(_REFERENCE.findall(line))
-    module.items = [item for item in module.items if not isinstance(item, Function) or item.name in reached]
+    return found

@@ -242,8 +242,10 @@ def _context(writer: Writer, place: Place) -> bool:
 def _move_frame(writer: Writer, place: Place) -> bool:
     if not place.has_context:
         return False
-    delta = f"((int)(({writer.expression(place)}) & 63) - 32)"
     what = writer.dice.pick(("head", "tail", "meta"))
+    # Where a frame goes is seen of another run in the kernel, in whose headroom other bytes may lie: none of them here.
+    least = 0 if writer.options.redirects and what != "tail" else 32
+    delta = f"((int)(({writer.expression(place)}) & 63) - {least})"
     if what == "meta":
         delta = f"({delta} & ~3)" if writer.dice.chance(0.8) else delta
     return _noted(writer, place, f"bpf_xdp_adjust_{what}(ctx, {delta})")

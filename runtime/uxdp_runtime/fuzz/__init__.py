@@ -1,0 +1,1 @@
+"""Differences between kernel and native code: searched for by evolving inputs, and shrunk to what matters."""
