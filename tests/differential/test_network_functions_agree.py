@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bound_bundles import bound_image
+from tests.differential.network_functions.balancer import BALANCER, DECAP
 from tests.differential.network_functions.conversation import SOURCES, NetworkFunction
 from tests.differential.network_functions.dispatcher import DISPATCHER, DISPATCHER_SHORT
 from tests.differential.network_functions.dns_limiter import DNS_LIMITER
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.kernel
 MIXED_FRAMES = 1500
 SEED = 64
 NETWORK_FUNCTIONS = {
+    "balancer": BALANCER,
+    "balancer_decap": DECAP,
     "dispatcher": DISPATCHER,
     "dispatcher_short": DISPATCHER_SHORT,
     "dns_limiter": DNS_LIMITER,
