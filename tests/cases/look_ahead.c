@@ -15,6 +15,7 @@ enum way {
 	WAY_MOVES_FRAME_FIRST,
 	WAY_TREE,
 	WAY_LOOP,
+	WAY_INNER,
 	WAY_NOWHERE,
 };
 
@@ -24,6 +25,20 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } flows SEC(".maps");
+
+struct table {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, __u64);
+} flows_of_cpu0 SEC(".maps"), other_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__array(values, struct table);
+} tables SEC(".maps") = {.values = {&flows_of_cpu0}};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -47,15 +62,15 @@ struct {
 
 __u64 seen;
 
-static __always_inline int count(__u32 key)
+static __always_inline int count(void *table, __u32 key)
 {
-	__u64 one = 1, *packets = bpf_map_lookup_elem(&flows, &key);
+	__u64 one = 1, *packets = bpf_map_lookup_elem(table, &key);
 
 	if (packets) {
 		__sync_fetch_and_add(packets, 1);
 		return *packets % 3 ? XDP_PASS : XDP_TX;
 	}
-	bpf_map_update_elem(&flows, &key, &one, BPF_ANY);
+	bpf_map_update_elem(table, &key, &one, BPF_ANY);
 	return XDP_DROP;
 }
 
@@ -65,7 +80,8 @@ int look_ahead(struct xdp_md *ctx)
 	unsigned char *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
 	struct prefix prefix = {.length = 32};
-	__u32 key, *alias;
+	__u32 key, *alias, cpu;
+	void *table;
 	__u64 *route;
 
 	if (data + 14 > (unsigned char *)data_end)
@@ -74,20 +90,20 @@ int look_ahead(struct xdp_md *ctx)
 
 	switch (data[1]) {
 	case WAY_DIRECT:
-		return count(key);
+		return count(&flows, key);
 	case WAY_SMALL_MAP_FIRST:
 		alias = bpf_map_lookup_elem(&aliases, &key);
-		return count(alias ? *alias : key + (bpf_ktime_get_ns() == 1));
+		return count(&flows, alias ? *alias : key + (bpf_ktime_get_ns() == 1));
 	case WAY_WRITES_FRAME_FIRST:
 		data[0] ^= 0xff;
-		return count(key);
+		return count(&flows, key);
 	case WAY_WRITES_MAP_FIRST:
 		seen++;
-		return count(key);
+		return count(&flows, key);
 	case WAY_MOVES_FRAME_FIRST:
 		if (bpf_xdp_adjust_head(ctx, -8))
 			return XDP_ABORTED;
-		return count(key);
+		return count(&flows, key);
 	case WAY_TREE:
 		prefix.address = key;
 		route = bpf_map_lookup_elem(&routes, &prefix);
@@ -97,7 +113,11 @@ int look_ahead(struct xdp_md *ctx)
 			if (data[i] & 0x80)
 				key = key * 31 + data[i];
 		}
-		return count(key);
+		return count(&flows, key);
+	case WAY_INNER:
+		cpu = bpf_get_smp_processor_id();
+		table = bpf_map_lookup_elem(&tables, &cpu);
+		return count(table ?: &other_flows, key);
 	default:
 		return XDP_PASS;
 	}

@@ -1,5 +1,7 @@
 """What the compiler finds out about pointers to maps in maps of maps."""
 
+from dataclasses import replace
+
 import pytest
 
 from uxdp_bundle.manifest import MapDefinition
@@ -8,7 +10,12 @@ from uxdp_runtime.compile.ir_text import parse_module
 
 SMALL = MapDefinition("", "hash", 4, 8, 10, 0, False, None)
 LARGE = MapDefinition("", "hash", 4, 16, 10, 0, False, None)
-TEMPLATES = {"outer": SMALL, "same": SMALL, "other": LARGE}
+ROW = MapDefinition("", "array", 4, 8, 10, 0, False, None)
+TEMPLATES = {"outer": SMALL, "same": SMALL, "other": LARGE, "rows": ROW}
+DECLARED = {
+    name: replace(kind, name=name, max_entries=entries)
+    for name, kind, entries in (("shared", SMALL, 99), ("wide", LARGE, 10), ("row", ROW, 10), ("longer", ROW, 11))
+}
 TEXT = """\
 define i32 @program(ptr %given, i1 %which) {
 start:
@@ -19,6 +26,14 @@ start:
   %copy = freeze ptr %one
   %either = select i1 %which, ptr %one, ptr %two
   %mixed = select i1 %which, ptr %one, ptr %three
+  %row = call ptr @"uxdp.call.map_lookup_elem.3"(ptr @rows, ptr %given)
+  %fallback = select i1 %which, ptr %one, ptr @shared
+  %unlike = select i1 %which, ptr %one, ptr @wide
+  %fits = select i1 %which, ptr %row, ptr @row
+  %long = select i1 %which, ptr %row, ptr @longer
+  %foreign = select i1 %which, ptr %one, ptr @elsewhere
+  %plainly = select i1 %which, ptr @shared, ptr @shared
+  %outers = select i1 %which, ptr @outer, ptr @same
   br label %loop
 loop:
   %merged = phi ptr [ %copy, %start ], [ %again, %loop ]
@@ -38,6 +53,14 @@ loop:
         ("%either", SMALL),
         ("%merged", SMALL),
         ("%again", SMALL),
+        ("%row", ROW),
+        ("%fallback", SMALL),
+        ("%fits", ROW),
+        ("%unlike", None),
+        ("%long", None),
+        ("%foreign", None),
+        ("%plainly", None),
+        ("%outers", None),
         ("%mixed", None),
         ("%value", None),
         ("%known", None),
@@ -47,4 +70,4 @@ loop:
 )
 def test_template_is_known_where_nothing_else_can_be(name: str, template: MapDefinition | None) -> None:
     (function,) = parse_module(TEXT).functions
-    assert InnerMaps(function, TEMPLATES).template_of(name) == template
+    assert InnerMaps(function, TEMPLATES, DECLARED).template_of(name) == template

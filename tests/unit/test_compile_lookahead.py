@@ -25,7 +25,7 @@ from uxdp_runtime.native_module import FrameBatch, NativeModule
 from uxdp_runtime.stores import Stores, control_library
 
 CASE = Path(__file__).parents[1] / "cases" / "look_ahead.c"
-WAYS = {"direct": 0, "small": 1, "frame": 2, "map": 3, "moves": 4, "tree": 5, "loop": 6, "nowhere": 7}
+WAYS = {"direct": 0, "small": 1, "frame": 2, "map": 3, "moves": 4, "tree": 5, "loop": 6, "inner": 7, "nowhere": 8}
 BURST = 50  # more than a group, and not a multiple of it
 EXPORTED = ("uxdp_run", "uxdp_ahead", "uxdp_follow", "uxdp_ahead_pays")
 
@@ -64,6 +64,7 @@ class Running:
             self.stores["flows"].update(key(number), struct.pack("=Q", 1))
             if number % 4 == 0:
                 self.stores["routes"].update(struct.pack("=I", 32) + key(number), struct.pack("=Q", number))
+            self.stores["flows_of_cpu0"].update(key(number), struct.pack("=Q", 1))
         self.stores["aliases"].update(key(3), key(5))
 
     def run(self, frames: list[bytes]) -> list[tuple[int, bytes]]:
@@ -91,20 +92,20 @@ def ahead(built: Built) -> Iterator[Running]:
     yield Running(built.source, built.with_lookahead)
 
 
-def looked_up(running: Running, data: bytes) -> tuple[int, int]:
-    """Return what uxdp_ahead says of a frame: which lookup, and where it begins."""
+def looked_up(running: Running, data: bytes) -> tuple[int, int, int]:
+    """Return what uxdp_ahead says of a frame: which lookup, where it begins, and in which inner map."""
     running.batch.put(0, data)
-    place = ctypes.c_uint64()
-    function = running.module.function("uxdp_ahead", ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
-    lookup = function(ctypes.addressof(running.batch.descriptors), ctypes.addressof(place))
-    return lookup, place.value
+    place, table = ctypes.c_uint64(), ctypes.c_uint64()
+    function = running.module.function("uxdp_ahead", ctypes.c_uint32, *(ctypes.c_void_p,) * 3)
+    lookup = function(*map(ctypes.addressof, (running.batch.descriptors, place, table)))
+    return lookup, place.value, table.value
 
 
-@pytest.mark.parametrize("way", ["direct", "small", "loop", "tree"])
+@pytest.mark.parametrize("way", ["direct", "small", "loop", "tree", "inner"])
 def test_ahead_before_a_large_lookup_finds_its_place(ahead: Running, way: str) -> None:
     ahead.fill(100)
     places = {looked_up(ahead, frame(way, number)) for number in range(64)}
-    assert all(lookup > 0 for lookup, _place in places)
+    assert all(lookup > 0 and bool(table) is (way == "inner") for lookup, _place, table in places)
     assert len(places) > 32  # another place for nearly every key
 
 
@@ -116,18 +117,18 @@ def test_ahead_follows_what_small_maps_say(ahead: Running) -> None:
 
 @pytest.mark.parametrize("way", ["frame", "map", "moves", "nowhere"])
 def test_ahead_where_something_is_changed_before_ends(ahead: Running, way: str) -> None:
-    assert looked_up(ahead, frame(way, 1)) == (0, 0)
+    assert looked_up(ahead, frame(way, 1)) == (0, 0, 0)
 
 
 def test_ahead_on_a_short_frame_reads_nothing_behind_it(ahead: Running) -> None:
-    assert looked_up(ahead, frame("direct", 1)[:13]) == (0, 0)
+    assert looked_up(ahead, frame("direct", 1)[:13]) == (0, 0, 0)
 
 
 def test_ahead_changes_neither_frame_nor_maps(ahead: Running) -> None:
     ahead.fill(100)
     before = ahead.contents()
     stores = {store.definition.name: bytes(store.memory) for store in ahead.stores}
-    follow = ahead.module.function("uxdp_follow", None, ctypes.c_uint32, ctypes.c_uint64)
+    follow = ahead.module.function("uxdp_follow", None, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64)
     for way in WAYS:
         for number in range(8):
             data = frame(way, number)
@@ -142,6 +143,14 @@ def test_ahead_pays_once_the_map_outgrows_the_cache(ahead: Running) -> None:
     ahead.fill(100)
     assert not pays()
     ahead.fill(20_000)
+    assert pays()
+
+
+def test_ahead_pays_once_the_worker_has_an_inner_map_that_outgrows_the_cache(ahead: Running) -> None:
+    pays = ahead.module.function("uxdp_ahead_pays", ctypes.c_bool)
+    assert not pays()
+    for number in range(20_000):
+        ahead.stores["flows_of_cpu0"].update(key(number), bytes(8))
     assert pays()
 
 

@@ -88,9 +88,12 @@ class _Forwarders:
 
 @dataclass(frozen=True, slots=True)
 class NestedMaps:
-    """What is known of maps of maps: templates by the outer map's name in the module, and the number of workers."""
+    """What is known of maps of maps: templates by the outer map's name in the module, the declared maps by theirs, and
+    the number of workers.
+    """
 
     templates: Mapping[str, MapDefinition] = field(default_factory=dict)
+    declared: Mapping[str, MapDefinition] = field(default_factory=dict)
     num_cpus: str = "0"
 
 
@@ -149,7 +152,7 @@ def rewrite_calls(
     tail_calls = 0
     for function in module.functions:
         lines: list[str] = []
-        inner = inner_maps.InnerMaps(function, nested.templates)
+        inner = inner_maps.InnerMaps(function, nested.templates, nested.declared)
         block = ""
         renamed: dict[str, str] = {}
         for line in function.lines:

@@ -8,6 +8,7 @@ any definition. See native/maps/nested.h.
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from uxdp_bundle.errors import UnsupportedFeatureError
@@ -28,7 +29,11 @@ MAP_OPERANDS: Final[Mapping[str, int]] = {
     "bpf_map_update_elem": 0,
     "bpf_map_delete_elem": 0,
 }
-_LOOKUP: Final = re.compile(r"call ptr (?:\([^()]*\) )?inttoptr \(i64 1 to ptr\)\(ptr (?:\w+ )*@(?P<map>[^,]+),")
+# As sources have it, and as the compiler rewrites it.
+_LOOKUP: Final = re.compile(
+    r"call ptr (?:(?:\([^()]*\) )?inttoptr \(i64 1 to ptr\)|@\"uxdp\.call\.map_lookup_elem\.\d+\")"
+    r"\(ptr (?:\w+ )*@(?P<map>[^,]+),"
+)
 _POINTER: Final = re.compile(rf"ptr (?P<value>[%@]{NAME}|null)")
 _COPY: Final = re.compile(rf"(?:freeze ptr|bitcast ptr) (?P<value>%{NAME})(?: to ptr)?$")
 _CONSTANT_SIZE: Final = frozenset({"array", "percpu_array"})
@@ -59,14 +64,21 @@ def has_constant_size(template: MapDefinition) -> bool:
 
 
 class InnerMaps:
-    """What the pointers of one function are, as far as they are inner maps."""
+    """What the pointers of one function are, as far as they may be inner maps."""
 
-    def __init__(self, function: Function, templates: Mapping[str, MapDefinition]) -> None:
-        """Look at a function before its calls are rewritten.
+    def __init__(
+        self,
+        function: Function,
+        templates: Mapping[str, MapDefinition],
+        declared: Mapping[str, MapDefinition] = MappingProxyType({}),
+    ) -> None:
+        """Look at a function before its calls are rewritten, or afterwards.
 
         :param templates: by the name of the outer map, as the module has it
+        :param declared: maps that may stand in for inner ones, by their names
         """
         self._templates = templates
+        self._declared = declared
         self._sources: dict[str, tuple[str, ...]] = {}
         self._outers: dict[str, str] = {}
         for line in function.lines if templates else ():
@@ -82,8 +94,28 @@ class InnerMaps:
                 self._sources[name] = (match["value"],)
 
     def template_of(self, value: str) -> MapDefinition | None:
-        """Return the template that a value can only be a map of, if it is one; None if there is no telling."""
-        found: list[MapDefinition] = []
+        """Return the template that a value can only be a map of, if it is one; None if there is no telling.
+
+        A declared map counts as one of the template if it could be in the outer map: programs have such for when there
+        is no inner map for them.
+        """
+        outers, others = self._origins(value)
+        found = [self._templates[name] for name in sorted(outers)]
+        if not found or any(template != found[0] for template in found):
+            return None
+        declared = [self._declared.get(name[1:].strip('"')) if name.startswith("@") else None for name in others]
+        is_template = all(other is not None and _is_made_by(other, found[0]) for other in declared)
+        return found[0] if is_template else None
+
+    def outer_of(self, value: str) -> str | None:
+        """Return the map of maps that a value comes from, if not from somewhere else; None if there are several."""
+        outers, _others = self._origins(value)
+        return next(iter(outers)) if len(outers) == 1 else None
+
+    def _origins(self, value: str) -> tuple[set[str], set[str]]:
+        """Return where a pointer can come from: outer maps that it was looked up in, and other values."""
+        outers: set[str] = set()
+        others: set[str] = set()
         seen: set[str] = set()
         work = [value]
         while work:
@@ -94,10 +126,20 @@ class InnerMaps:
             if name in self._sources:
                 work += self._sources[name]
             elif name in self._outers:
-                found.append(self._templates[self._outers[name]])
+                outers.add(self._outers[name])
             else:
-                return None
-        return found[0] if found and all(template == found[0] for template in found) else None
+                others.add(name)
+        return outers, others
+
+
+def _is_made_by(definition: MapDefinition, template: MapDefinition) -> bool:
+    """Whether a map could be in an outer map of this template.
+
+    Source: kernel/bpf/map_in_map.c, bpf_map_meta_equal
+    """
+    shapes = [(one.type, one.key_size, one.value_size, one.flags) for one in (definition, template)]
+    sizes_fit = not has_constant_size(template) or definition.max_entries == template.max_entries
+    return shapes[0] == shapes[1] and sizes_fit
 
 
 def with_inner_map(forwarder: str, number: int, template: MapDefinition | None, num_cpus: str) -> str:

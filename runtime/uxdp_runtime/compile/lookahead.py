@@ -18,7 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .definitions import NativeMap
+from uxdp_bundle.manifest import MapDefinition
+
+from . import inner_maps
+from .definitions import NativeMap, num_cpus_operand
 from .ir_text import Function, Module, result_of, split_arguments
 
 # A store from this size on has lookups that are worth a prefetch: half of a second-level cache, see maps/prefetch.h.
@@ -31,9 +34,11 @@ _PEEKED: Final = _ARRAYS | {"hash", "percpu_hash", "lru_hash", "lru_percpu_hash"
 _NUMBERS: Final = frozenset(
     {
         *("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns", "jiffies64"),
-        *("get_prandom_u32", "get_smp_processor_id", "get_numa_node_id", "csum_diff", "xdp_get_buff_len"),
+        *("get_prandom_u32", "get_numa_node_id", "csum_diff", "xdp_get_buff_len"),
     }
 )
+# What leads to a CPU's own maps: the slice needs the right number, and has it for nothing.
+_CPU: Final = "get_smp_processor_id"
 # Instructions that compute a value from values and read no memory.
 _PURE: Final = frozenset(
     {
@@ -68,19 +73,20 @@ class _Block:
     lines: list[str] = field(default_factory=list)
 
 
-def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> tuple[str, ...]:
+def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> tuple[str | int, ...]:
     """Add ``uxdp_ahead``, ``uxdp_follow`` and ``uxdp_ahead_pays`` (native/abi.h) to a rewritten module.
 
     :param entry: the program that frames enter
     :param maps: the maps by their names in the module
-    :return: the names of the maps that are looked ahead in; empty: nothing was added
+    :return: the maps that are looked ahead in, by name, or by number if it is inner ones; empty: nothing was added
     """
     function = next(function for function in module.functions if function.name == entry)
-    slicer = _Slicer(maps, _stack_pointers(function))
+    slicer = _Slicer(maps, _stack_pointers(function), _inner_maps(function, maps))
     blocks = [slicer.sliced(block) for block in _blocks(function)]
     if not slicer.lookups:
         return ()
     module.items += [_ahead(function, _connected(blocks)), _follow(slicer.lookups), _pays(slicer.lookups, maps)]
+    module.items += [text for number in range(len(slicer.templates)) for text in slicer.functions_for_inner(number)]
     module.items += [
         "declare ptr @uxdp_peek(ptr, ptr)",
         "declare i64 @uxdp_prefetch(ptr, ptr)",
@@ -90,11 +96,23 @@ def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> 
     return tuple(slicer.lookups)
 
 
+def _inner_maps(function: Function, maps: Mapping[str, NativeMap]) -> inner_maps.InnerMaps:
+    definitions = {name: native.definition for name, native in maps.items()}
+    templates = {name: one.inner for name, one in definitions.items() if one.inner is not None}
+    return inner_maps.InnerMaps(function, templates, definitions)
+
+
 class _Slicer:
-    def __init__(self, maps: Mapping[str, NativeMap], stack: frozenset[str]) -> None:
+    """``lookups`` are the maps that are looked ahead in: names, and for inner maps numbers of their ``templates``."""
+
+    def __init__(self, maps: Mapping[str, NativeMap], stack: frozenset[str], inner: inner_maps.InnerMaps) -> None:
         self._maps = maps
         self._stack = stack
-        self.lookups: list[str] = []
+        self._inner = inner
+        self.lookups: list[str | int] = []
+        self.templates: list[MapDefinition] = []
+        self.outers: list[str | None] = []
+        self.asks_for_cpu = False
 
     def sliced(self, block: _Block) -> _Block:
         """Return what of a block the slice executes: all of it, or up to a cut."""
@@ -130,29 +148,94 @@ class _Slicer:
             return []
         return [line] if "call " in rest and _INTRINSICS.search(rest) else None
 
+    def functions_for_inner(self, number: int) -> tuple[str, ...]:
+        """Return what prefetches in an inner map of a template, whose definition is made where it is used."""
+        cpus = num_cpus_operand(next(iter(self._maps.values())).num_cpus)
+        prefetch = (
+            f'define internal i64 @"uxdp.inner.prefetch.{number}"(ptr %a0, ptr %a1) alwaysinline {{\n'
+            "  %r = call i64 @uxdp_prefetch(ptr %a0, ptr %a1)\n  ret i64 %r\n}"
+        )
+        element = (
+            f'define internal void @"uxdp.inner.prefetch_element.{number}"(ptr %a0, i64 %a1) alwaysinline {{\n'
+            "  call void @uxdp_prefetch_element(ptr %a0, i64 %a1)\n  ret void\n}"
+        )
+        outgrows = (
+            f'define internal zeroext i1 @"uxdp.inner.outgrows.{number}"(ptr %a0) alwaysinline {{\n'
+            "  %r = call zeroext i1 @uxdp_outgrows_cache(ptr %a0)\n  ret i1 %r\n}"
+        )
+        template = self.templates[number]
+        made = (inner_maps.with_inner_map(text, 0, template, cpus) for text in (prefetch, element, outgrows))
+        return (*made, self._pays_for_inner(number))
+
+    def _pays_for_inner(self, number: int) -> str:
+        """Return the function that tells whether looking ahead in inner maps pays.
+
+        Where each CPU has a map of its own, the worker's tells. Else nobody knows which maps there are.
+        """
+        outer = self.outers[number]
+        head = f'define internal zeroext i1 @"uxdp.inner.pays.{number}"() alwaysinline {{\n'
+        if not self.asks_for_cpu or outer is None or self._maps[outer].definition.type != "array_of_maps":
+            return head + "  ret i1 true\n}"
+        return head + (
+            "  %key = alloca i64, align 8\n"
+            "  %cpu = call i64 @uxdp_helper_get_smp_processor_id()\n"
+            "  store i64 %cpu, ptr %key, align 8\n"
+            f'  %inner = call ptr @uxdp_peek(ptr @"{outer}", ptr %key)\n'
+            "  %none = icmp eq ptr %inner, null\n"
+            "  br i1 %none, label %unknown, label %known\n"
+            "unknown:\n  ret i1 true\n"
+            f'known:\n  %r = call zeroext i1 @"uxdp.inner.outgrows.{number}"(ptr %inner)\n  ret i1 %r\n}}'
+        )
+
     def _helper(self, name: str, match: re.Match[str]) -> list[str] | None:
         if match["helper"] in _NUMBERS and re.fullmatch(r"i\d+", match["type"]) and name:
             return [f"  {name} = add {match['type']} 0, 0"]
+        if match["helper"] == _CPU and name:
+            self.asks_for_cpu = True
+            return [f"  {name} = {match[0]}"]
         if match["helper"] != "map_lookup_elem" or match["type"] != "ptr" or not name:
             return None
         table, key = split_arguments(match["arguments"])
         native = self._maps.get(table.removeprefix("ptr @").strip('"'))
-        if native is None or native.definition.type not in _PEEKED:
+        if native is None:
+            template = self._inner.template_of(table.removeprefix("ptr "))
+            if template is None or template.type not in _PEEKED or not _is_large(template):
+                return None
+            return self._inner_lookup(name, table, key, template)
+        if native.definition.type not in _PEEKED | inner_maps.OUTER_TYPES:
             return None
-        if not _is_large(native):
+        if not _is_large(native.definition) or native.definition.inner is not None:
             return [f"  {name} = call ptr @uxdp_peek({table}, {key})"]
-        if native.definition.name not in self.lookups:
-            self.lookups.append(native.definition.name)
-        place = f'%"uxdp.place.{len(name)}.{name[1:].strip(chr(34))}"'
+        place = _place(name)
         return [
             f"  {place} = call i64 @uxdp_prefetch({table}, {key})",
-            f"  store i64 {place}, ptr %uxdp.ahead",
-            f"  ret i32 {self.lookups.index(native.definition.name) + 1}",
+            *self._looked_up(native.definition.name, place),
         ]
 
+    def _inner_lookup(self, name: str, table: str, key: str, template: MapDefinition) -> list[str]:
+        if template not in self.templates:
+            self.templates.append(template)
+            self.outers.append(self._inner.outer_of(table.removeprefix("ptr ")))
+        number = self.templates.index(template)
+        place = _place(name)
+        return [
+            f'  {place} = call i64 @"uxdp.inner.prefetch.{number}"({table}, {key})',
+            f"  store {table}, ptr %uxdp.ahead.map",
+            *self._looked_up(number, place),
+        ]
 
-def _is_large(native: NativeMap) -> bool:
-    definition = native.definition
+    def _looked_up(self, lookup: str | int, place: str) -> list[str]:
+        """Return the lines that end the slice at a lookup."""
+        if lookup not in self.lookups:
+            self.lookups.append(lookup)
+        return [f"  store i64 {place}, ptr %uxdp.ahead", f"  ret i32 {self.lookups.index(lookup) + 1}"]
+
+
+def _place(name: str) -> str:
+    return f'%"uxdp.place.{len(name)}.{name[1:].strip(chr(34))}"'
+
+
+def _is_large(definition: MapDefinition) -> bool:
     overhead = 0 if definition.type in _ARRAYS else _OVERHEAD_BYTES + definition.key_size
     return definition.max_entries * (definition.value_size + overhead) >= LARGE_BYTES
 
@@ -217,28 +300,37 @@ def _with_edges(line: str, predecessors: set[str]) -> str:
 def _ahead(function: Function, blocks: list[_Block]) -> str:
     # A program need not take the context: SEC("xdp") int program(void).
     parameter = function.parameters[0] if function.parameters else "%uxdp.context"
-    blocks[0].lines.insert(0, "  store i64 0, ptr %uxdp.ahead")
+    blocks[0].lines[:0] = ["  store i64 0, ptr %uxdp.ahead", "  store ptr null, ptr %uxdp.ahead.map"]
     body = "\n".join("\n".join((f"{block.name[1:]}:", *block.lines)) for block in blocks)
-    return f"define i32 @uxdp_ahead(ptr {parameter}, ptr %uxdp.ahead) alwaysinline null_pointer_is_valid {{\n{body}\n}}"
+    parameters = f"ptr {parameter}, ptr %uxdp.ahead, ptr %uxdp.ahead.map"
+    return f"define i32 @uxdp_ahead({parameters}) alwaysinline null_pointer_is_valid {{\n{body}\n}}"
 
 
-def _follow(lookups: list[str]) -> str:
+def _follow(lookups: list[str | int]) -> str:
     cases = "\n".join(f"    i32 {number}, label %l{number}" for number in range(1, len(lookups) + 1))
     blocks = "\n".join(
-        f'l{number}:\n  call void @uxdp_prefetch_element(ptr @"{name}", i64 %place)\n  ret void'
-        for number, name in enumerate(lookups, start=1)
+        f"l{number}:\n  call void {_element_of(lookup)}, i64 %place)\n  ret void"
+        for number, lookup in enumerate(lookups, start=1)
     )
     return (
-        "define void @uxdp_follow(i32 %lookup, i64 %place) alwaysinline {\n"
+        "define void @uxdp_follow(i32 %lookup, i64 %place, ptr %map) alwaysinline {\n"
         f"  switch i32 %lookup, label %none [\n{cases}\n  ]\n{blocks}\nnone:\n  ret void\n}}"
     )
 
 
-def _pays(lookups: list[str], maps: Mapping[str, NativeMap]) -> str:
+def _element_of(lookup: str | int) -> str:
+    """Return the beginning of the call that goes one step further in a map."""
+    if isinstance(lookup, int):
+        return f'@"uxdp.inner.prefetch_element.{lookup}"(ptr %map'
+    return f'@uxdp_prefetch_element(ptr @"{lookup}"'
+
+
+def _pays(lookups: list[str | int], maps: Mapping[str, NativeMap]) -> str:
     # Of an array nobody knows how much is in use; it decides only where there is nothing else to go by.
-    counted = [name for name in lookups if maps[name].definition.type not in _ARRAYS] or lookups
+    counted = [name for name in lookups if isinstance(name, int) or maps[name].definition.type not in _ARRAYS]
     lines = ["define zeroext i1 @uxdp_ahead_pays() alwaysinline {", "  %o0 = add i1 0, 0"]
-    for number, name in enumerate(counted, start=1):
-        lines.append(f'  %g{number} = call zeroext i1 @uxdp_outgrows_cache(ptr @"{name}")')
+    for number, name in enumerate(counted or lookups, start=1):
+        asked = f'"uxdp.inner.pays.{name}"()' if isinstance(name, int) else f'uxdp_outgrows_cache(ptr @"{name}")'
+        lines.append(f"  %g{number} = call zeroext i1 @{asked}")
         lines.append(f"  %o{number} = or i1 %o{number - 1}, %g{number}")
-    return "\n".join((*lines, f"  ret i1 %o{len(counted)}", "}"))
+    return "\n".join((*lines, f"  ret i1 %o{len(counted or lookups)}", "}"))

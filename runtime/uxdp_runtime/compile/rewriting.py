@@ -103,7 +103,8 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         context.widen_context(module, request["programs"])
         intrinsics.lower_intrinsics(module)
     templates = {one.definition.name: one.definition.inner for one in maps if one.definition.inner is not None}
-    nested = calls.NestedMaps(templates, definitions.num_cpus_operand(request["num_cpus"]))
+    declared = {one.definition.name: one.definition for one in maps}
+    nested = calls.NestedMaps(templates, declared, definitions.num_cpus_operand(request["num_cpus"]))
     has_timers = timers.prepare_timers(module, {native.definition.name: native for native in maps})
     called = kfuncs.rewrite_kfuncs(module, signatures, values)
     called |= calls.rewrite_calls(module, signatures, request["programs"], nested)

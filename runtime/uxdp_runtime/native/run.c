@@ -18,17 +18,20 @@
 #define UXDP_GROUP 32u
 
 /* What the compiler defines if the program has a lookup that is worth it. */
-__attribute__((weak)) u32 uxdp_ahead(struct uxdp_frame *frame, u64 *place)
+__attribute__((weak)) u32 uxdp_ahead(struct uxdp_frame *frame, u64 *place,
+				     const struct uxdp_map **map)
 {
 	(void)frame;
 	*place = 0;
+	*map = NULL;
 	return 0;
 }
 
-__attribute__((weak)) void uxdp_follow(u32 lookup, u64 place)
+__attribute__((weak)) void uxdp_follow(u32 lookup, u64 place, const struct uxdp_map *map)
 {
 	(void)lookup;
 	(void)place;
+	(void)map;
 }
 
 __attribute__((weak)) bool uxdp_ahead_pays(void)
@@ -77,12 +80,13 @@ UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
 	u64 places[UXDP_GROUP];
+	const struct uxdp_map *maps[UXDP_GROUP];
 
 	for (u32 i = 0; i < n; i++)
-		lookups[i] = uxdp_ahead(&frames[i], &places[i]);
+		lookups[i] = uxdp_ahead(&frames[i], &places[i], &maps[i]);
 	for (u32 i = 0; i < n; i++)
 		if (lookups[i])
-			uxdp_follow(lookups[i], places[i]);
+			uxdp_follow(lookups[i], places[i], maps[i]);
 }
 
 void uxdp_run_timers(u64 now_ns)

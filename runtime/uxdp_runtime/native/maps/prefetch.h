@@ -11,12 +11,15 @@
 #include "array.h"
 #include "hash_find.h"
 #include "lpm.h"
+#include "nested.h"
 
 /* Half of what the second-level cache of the CPUs of today has, for the frames want some of it. */
 #define UXDP_CACHE_BYTES (256u << 10)
 
 UXDP_HELPER void *uxdp_peek(const struct uxdp_map *map, const void *key)
 {
+	if (map->kind == BPF_MAP_TYPE_HASH_OF_MAPS)
+		return inner_of(map, hash_lookup(map, key));
 	if (map_is_hash(map)) {
 		u32 element = hash_find(map, map->cpu_store, key).element;
 
@@ -29,6 +32,8 @@ UXDP_HELPER void *uxdp_peek(const struct uxdp_map *map, const void *key)
 		return array_lookup(map, map->cpu_store, key);
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_lookup(map, key);
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
+		return array_of_maps_lookup(map, key);
 	default:
 		return NULL;
 	}
