@@ -68,7 +68,7 @@ _ATTRIBUTES: Final = re.compile(
     r"|target-cpu|target-features|tune-cpu|min-legal-vector-width|prefer-vector-width"
     r"|no-builtins|no-builtin-.*|no-jump-tables|disable-tail-calls|no-inline-line-tables|function-inline-.*"
     r"|no-trapping-math|[a-z-]*fp-math(?:-f32)?|less-precise-fpmad|use-soft-float|reciprocal-estimates"
-    r"|btf_ama|bpf_fastcall|uniform-work-group-size|use-sample-profile|profile-sample-accurate"
+    r"|btf_ama|btf_type_id|bpf_fastcall|uniform-work-group-size|use-sample-profile|profile-sample-accurate"
     r"|sample-profile-suffix-elision-policy|loader-replaceable|llvm\.assume"
 )
 _FLAGS: Final = frozenset(

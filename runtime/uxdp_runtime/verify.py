@@ -133,9 +133,10 @@ class VerifiedObject:
     def placeholders(self) -> dict[str, int]:
         """Return the values of the global placeholders in the bundle's IR, by name.
 
-        These are CO-RE's (``llvm.xdp_md:0:4$0:1``) except type ids, whose placeholders have no meaningful name,
-        kernel configuration of up to 8 bytes (``CONFIG_HZ``), and for kfuncs that the bundle can do without whether
-        this kernel has them (``kfunc:bpf_dynptr_from_xdp``). A relocation without an answer in this kernel, which only
+        These are CO-RE's (``llvm.xdp_md:0:4$0:1``; type ids, whose placeholders have no meaningful name, as
+        ``type_id:7:xdp_md``), kernel configuration of up to 8 bytes (``CONFIG_HZ``), addresses of kernel symbols, or
+        whether there is such a variable (``ksym:jiffies``), and for kfuncs that the bundle can do without whether this
+        kernel has them (``kfunc:bpf_dynptr_from_xdp``). A relocation without an answer in this kernel, which only
         code that is never reached may have, gets a number that is none.
 
         :raises UnsupportedFeatureError: two types of the same name have different answers
@@ -150,6 +151,9 @@ class VerifiedObject:
         for name, data in self.kconfig.items():
             if len(data) <= 8:
                 values[name] = int.from_bytes(data, sys.byteorder)
+        for name, extern in self.externs.items():
+            if extern.kind is ExternKind.KSYM:
+                values[f"ksym:{name}"] = int(extern.value != 0) if extern.by_btf_id else extern.value
         facts = self.bound.facts
         for name in {name for program in facts.programs for name in program.kfuncs}:
             if f"kfunc:{name}" not in facts.kernel and name in self.externs:

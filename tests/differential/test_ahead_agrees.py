@@ -49,8 +49,14 @@ def _with_native_code(case: str) -> bytes:
             return sign_bundle(compiled, PUBLISHER)
 
 
-# Per-CPU maps and LRU lists depend on the number of workers.
-@pytest.mark.parametrize("case", ["native/map_percpu", "native/map_lru", "native/map_hash", "native/tail_calls"])
+# Per-CPU maps and LRU lists depend on the number of workers; configuration and symbols are this kernel's.
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("native/map_percpu", "native/map_lru", "native/map_hash", "native/tail_calls"),
+        *("native/kernel_config", "native/kernel_symbols"),
+    ],
+)
 def test_code_of_the_bundle_agrees_with_the_kernel(
     kernel: None, control: ControlLibrary, tmp_path: Path, case: str
 ) -> None:

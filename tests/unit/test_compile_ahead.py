@@ -25,8 +25,8 @@ from uxdp_bundle.signature import sign_bundle
 from uxdp_bundle.trust import TrustedKey, TrustStore
 from uxdp_runtime.cli import main
 from uxdp_runtime.compile.ahead import compile_ahead, find_native
-from uxdp_runtime.compile.compiler import ProgramSource, Target
-from uxdp_runtime.compile.loader import LoadedObject
+from uxdp_runtime.compile.compiler import NativeObject, ProgramSource, Target, with_late_values
+from uxdp_runtime.compile.loader import LoadedObject, undefined_names
 from uxdp_runtime.compile.program import program_source
 from uxdp_runtime.compile.targets import NamedTarget
 from uxdp_runtime.stores import Stores, control_library
@@ -127,7 +127,7 @@ def test_find_native_compiled_for_something_else_is_not_used(
 def test_find_native_other_values_are_not_used(code: NativeCode, find: Finder) -> None:
     name, value = next(iter(code.values.items()))
     assert find(code, values={**code.values, name: value + 4}) == (None, ("values",))
-    assert find(code, values={**code.values, "CONFIG_HZ": 250}) == (None, ("values",))
+    assert find(code, values={**code.values, "llvm.t:1:4$0:0": 4}) == (None, ("values",))
     assert find(code, values={}) == (None, ("values",))
     assert find(code, constants={"limit": b"\1"}) == (None, ("constants",))
 
@@ -241,11 +241,30 @@ def test_compile_wrong_request_changes_nothing(bundle: str, arguments: list[str]
     assert Path(bundle).read_bytes() == before
 
 
-def test_compile_program_that_reads_the_kernels_configuration_is_refused(bundle: str) -> None:
+def test_compile_ahead_leaves_the_kernels_configuration_to_the_loader() -> None:
+    with bound_image(build_case("native/kernel_config")) as bound:
+        code = compile_ahead(source_of(bound), HERE)
+        late = {name for name in undefined_names(code.data) if name.startswith("uxdp.value.")}
+        assert late == {
+            f"uxdp.value.{name}" for name in ("LINUX_KERNEL_VERSION", "CONFIG_BPF_SYSCALL", "CONFIG_HZ")
+        } | {"uxdp.value.CONFIG_NO_SUCH_OPTION"}
+        assert not code.values
+        numbers = {
+            "LINUX_KERNEL_VERSION": 0x61200,
+            "CONFIG_BPF_SYSCALL": 1,
+            "CONFIG_HZ": 250,
+            "CONFIG_NO_SUCH_OPTION": 0,
+        }
+        native = NativeObject(code.data, HERE.target, code.llvm)
+        defined = with_late_values(native, numbers)
+        assert not any(name.startswith("uxdp.value.") for name in undefined_names(defined.data))
+        assert with_late_values(native, {}) == native
+
+
+def test_compile_program_that_reads_the_kernels_configuration_is_compiled_ahead(bundle: str) -> None:
     Path(bundle).write_bytes(build_case("native/kernel_config"))
     result = run("compile", bundle, "--cpu", "x86-64-v3", "--insecure-unsigned")
-    assert result.exit_code == 8
-    assert "only the kernel that it is loaded into knows it" in result.stderr
+    assert result.exit_code == 0, result.output
 
 
 def test_compile_untrusted_bundle_is_refused(bundle: str) -> None:

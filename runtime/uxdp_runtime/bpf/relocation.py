@@ -79,10 +79,12 @@ class CoreValue:
 
     @property
     def placeholder(self) -> str:
-        """The name of the global in LLVM IR whose load stands for the answer; type ids have one without any meaning.
+        """The name of the global in LLVM IR whose load stands for the answer; of type ids what their global stands for.
 
-        Source: LLVM, BPFAbstractMemberAccess.cpp
+        Source: LLVM, BPFAbstractMemberAccess.cpp and BPFPreserveDIType.cpp
         """
+        if self.kind in (CoreKind.TYPE_ID_LOCAL, CoreKind.TYPE_ID_TARGET):
+            return f"type_id:{self.kind.value}:{self.type_name}"
         return f"llvm.{self.type_name}:{self.kind.value}:{self.before}${self.access}"
 
 

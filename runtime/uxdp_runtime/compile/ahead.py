@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from uxdp_bundle.binding import BoundBundle
-from uxdp_bundle.errors import BundleFormatError, UnsupportedFeatureError
+from uxdp_bundle.errors import BundleFormatError
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.native_code import NativeCode, maps_digest, parse_native_code
 
@@ -27,16 +27,17 @@ from .compiler import (
     Target,
     compile_object,
     native_library,
+    with_late_values,
     writable_variables,
 )
 from .cpu_features import host_features
 from .definitions import CPU_STORE, NUM_CPUS, STORE
+from .late_values import SYMBOL, is_late
 from .loader import LinkedImage, NativeObjectError
 from .names import OWN
 from .targets import NamedTarget
 
 ROLE: Final = "native"
-_KCONFIG: Final = ".kconfig"
 _NOWHERE: Final = 1 << 40
 
 
@@ -56,16 +57,9 @@ def compile_ahead(source: ProgramSource, named: NamedTarget) -> NativeCode:
     """Compile a program for a CPU that need not be this machine's.
 
     :param source: with the values that the compiler assumed, and no constants set; its number of workers is ignored
-    :raises UnsupportedFeatureError: it uses what has no native implementation, or what only the kernel's loader knows
+    :raises UnsupportedFeatureError: it uses what has no native implementation
     :raises LoweringError: LLVM failed
     """
-    if any(definition.name == _KCONFIG for definition in source.maps):
-        raise UnsupportedFeatureError(
-            "kernel configuration",
-            "the program reads it (__kconfig), and only the kernel that it is loaded into knows it",
-            context=f"program {source.entry}",
-            remedy="leave it to the machines that run it to compile this program",
-        )
     native = compile_object(replace(source, num_cpus=0), named.target)
     return NativeCode(
         program=source.entry,
@@ -109,7 +103,8 @@ def find_native(bound: BoundBundle, source: ProgramSource) -> tuple[NativeObject
             best = code
     if best is None:
         return None, tuple(rejections)
-    return NativeObject(best.data, Target(best.machine, best.cpu, ""), best.llvm, best.values), ()
+    found = NativeObject(best.data, Target(best.machine, best.cpu, ""), best.llvm, best.values)
+    return with_late_values(found, source.values or {}), ()
 
 
 def _differences(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str, str]]:
@@ -131,7 +126,7 @@ def _differences(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str,
     if code.maps != maps_digest(source.maps):
         yield "maps", "compiled for maps of other sizes"
     for name, value in sorted((source.values or {}).items()):
-        if code.values.get(name) != value:
+        if not is_late(name) and code.values.get(name) != value:
             yield "values", f"compiled with {code.values.get(name)} for {name}, this kernel has {value}"
     if source.values is not None and (extra := sorted(code.values.keys() - source.values.keys())):
         yield "values", f"compiled with a number for {extra[0]}, for which this kernel has none"
@@ -147,6 +142,7 @@ def _link_errors(code: NativeCode, source: ProgramSource) -> Iterator[tuple[str,
         *(*LIBC, "uxdp_worker", KERNEL, NUM_CPUS),
         *(prefix + name for name in declared for prefix in (STORE, CPU_STORE)),
         *(OWN + name for name in writable_variables(source.object)),
+        *(SYMBOL + name for name in source.values or {}),
     ]
     try:
         image = LinkedImage(

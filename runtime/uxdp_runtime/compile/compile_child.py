@@ -28,7 +28,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(NO_LLVM)
     from uxdp_bundle import ir_promises, sandbox
-    from uxdp_runtime.compile import calls, context, definitions, rewriting
+    from uxdp_runtime.compile import calls, context, definitions, late_values, rewriting
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -50,6 +50,8 @@ def main() -> None:
     except definitions.AddressInDataError as error:
         message = "a constant that holds an address, which libbpf leaves out"
         reply = {"refused": {"kind": "extern", "name": error.name, "message": message, "function": ""}}
+    except late_values.KernelMemoryError as error:
+        reply = {"refused": {"kind": "extern", "name": error.name, "message": str(error), "function": error.function}}
     except ir_promises.UndefinedIrError as error:
         reply = {"refused": {"kind": "undefined", "name": "", "message": error.message, "function": ""}}
     except rewriting.RefusedError as error:

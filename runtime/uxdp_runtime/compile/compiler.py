@@ -6,17 +6,20 @@ gets into this process. This process parses no LLVM input.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from uxdp_bundle.bpf_object import BpfObject
+from uxdp_bundle.btf import Kind
 from uxdp_bundle.confined_child import LLVMLITE_REMEDY, llvmlite_folder, run_child
 from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureError, UxdpError
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.manifest import MapDefinition, to_json
 
 from ..bpf.timer_fields import timer_fields
+from . import late_values
+from .loader import undefined_names, with_absolute_symbols
 from .places import place_of
 
 NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
@@ -121,12 +124,31 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "maps": [to_json(definition) for definition in declared],
         "num_cpus": source.num_cpus,
         "values": None if source.values is None else dict(source.values),
+        # What is compiled ahead of time gets numbers that only the kernel knows when it is loaded.
+        "late": source.values is None and source.num_cpus == 0,
+        **_externs(source.object),
         "variables": {name: section for name, (section, _offset) in writable_variables(source.object).items()},
         "constants": {
             name: content.hex() for name, content in (_with_addresses(source.object) | dict(source.constants)).items()
         },
     }
-    return _run(request, [library, source.ir], target, source.object)
+    native = _run(request, [library, source.ir], target, source.object)
+    if source.values is not None:
+        return with_late_values(native, source.values)
+    if not request["late"] and (unknown := sorted(late_values.undefined(undefined_names(native.data)))):
+        raise UnsupportedFeatureError(
+            unknown[0], "only the kernel knows it that the program is loaded into", context=f"program {source.entry}"
+        )
+    return native
+
+
+def with_late_values(native: NativeObject, values: Mapping[str, int]) -> NativeObject:
+    """Return native code in which numbers that only the kernel knows are what it says.
+
+    :raises NativeObjectError: the code is malformed
+    """
+    known = late_values.define(undefined_names(native.data), values)
+    return replace(native, data=with_absolute_symbols(native.data, known)) if known else native
 
 
 def native_library(machine: str) -> bytes:
@@ -151,6 +173,21 @@ def writable_variables(obj: bytes) -> dict[str, tuple[str, int]]:
         symbol.name: (sections[symbol.section], symbol.value)
         for symbol in parsed.symbols
         if symbol.type == "STT_OBJECT" and symbol.section in sections and symbol.name
+    }
+
+
+def _externs(obj: bytes) -> dict[str, Any]:
+    """Return what the object asks the kernel for besides kfuncs: configuration, and symbols with or without type."""
+    btf = BpfObject(obj).btf
+    if btf is None:
+        return {"kconfig": [], "ksyms": {}}
+    return {
+        "kconfig": [variable.name for variable in btf.data_section(".kconfig")],
+        "ksyms": {
+            variable.name: btf.resolve_id(variable.size_or_type) != 0
+            for variable in btf.data_section(".ksyms")
+            if variable.kind is Kind.VAR
+        },
     }
 
 

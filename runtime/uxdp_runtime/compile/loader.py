@@ -277,6 +277,25 @@ def undefined_names(data: bytes) -> frozenset[str]:
     return frozenset(symbol.name for symbol in symbols if symbol.section == _SHN_UNDEF and symbol.name)
 
 
+def with_absolute_symbols(data: bytes, values: Mapping[str, int]) -> bytes:
+    """Return an object in which symbols that were undefined are numbers.
+
+    :raises NativeObjectError: malformed, or another machine's
+    """
+    changed = bytearray(data)
+    try:
+        sections, _machine = _parse_sections(data, platform.machine())
+        table = next((section for section in sections if section.type == _SHT_SYMTAB), None)
+        for index, symbol in enumerate(_parse_symbols(data, sections)):
+            if table is not None and symbol.section == _SHN_UNDEF and symbol.name in values:
+                at = table.offset + index * _SYMBOL.size
+                name, info, other, _section, _value, size = _SYMBOL.unpack_from(data, at)
+                _SYMBOL.pack_into(changed, at, name, info, other, _SHN_ABS, values[symbol.name] & _U64, size)
+    except (struct.error, IndexError, ValueError, UnicodeDecodeError) as cause:
+        raise NativeObjectError(f"malformed: {cause}", context="native object") from cause
+    return bytes(changed)
+
+
 def _map_memory(size: int) -> tuple[mmap.mmap, int]:
     # Private: a data process that is taken over must not be able to change the code of whoever forked it.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

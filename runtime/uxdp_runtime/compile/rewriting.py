@@ -19,6 +19,7 @@ from . import (
     intrinsics,
     ir_text,
     kfuncs,
+    late_values,
     limits,
     lookahead,
     loop_limits,
@@ -36,7 +37,7 @@ _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 _EXTERNALS: Final = frozenset(
     ("uxdp_worker", asking.KERNEL, "uxdp_program", "uxdp_pool", "uxdp_declared", "uxdp.num_cpus")
 )
-_EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.")
+_EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.", late_values.SYMBOL)
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
 # What is given an address that nobody has checked: it may be of the program's own memory, or of none.
@@ -96,8 +97,13 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         placeholders = [variable.name for variable in bundle.global_variables]
         values = {name: int(match[1]) for name in placeholders if (match := _ASSUMED.fullmatch(name))}
         values |= {kfuncs.PRESENT + name: 1 for name in kfuncs.weak_kfuncs(module)}
+    type_ids = late_values.type_ids(text)
+    if request["late"]:
+        late_values.load_late(module, type_ids | {name: name for name in request["kconfig"]})
     request["values"] = values
-    definitions.substitute_values(module, values)
+    known = {name: values[value] for name, value in type_ids.items() if value in values}
+    definitions.substitute_values(module, {**values, **known})
+    late_values.rewrite_kernel_symbols(module, request["ksyms"])
     definitions.constant_loads(module)
     if not request["from_c"]:
         context.widen_context(module, request["programs"])
