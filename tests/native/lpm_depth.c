@@ -15,6 +15,8 @@ extern void *mmap(void *address, u64 len, int protection, int flags, int fd, s64
 
 struct uxdp_worker uxdp_worker = {.num_cpus = 1};
 struct uxdp_kernel uxdp_kernel;
+u8 uxdp_pool[1];
+const struct uxdp_map *const uxdp_declared[1];
 
 u32 uxdp_program(struct uxdp_frame *frame)
 {
