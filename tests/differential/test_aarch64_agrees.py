@@ -44,6 +44,7 @@ CASES = [
     "adjust_head",
     "checksum",
 ]
+CASES += ["iter_num", "dynptr_memory", "dynptr_frame_moves", "strtol"]
 CASES += ["arithmetic", "global_data", "load_store_bytes", "loops", "redirects", "ringbuf", "subprograms"]
 ARRAYS = ("array", "percpu_array")
 HASHES = ("hash", "lpm_trie", "lru_hash", "lru_percpu_hash", "percpu_hash")
