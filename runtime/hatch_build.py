@@ -28,7 +28,7 @@ OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o", "ports-{machine}.o
 # What is compiled here, for any CPU of the machine: the source of each object, and how much it matters how fast it is.
 _COMPILED: Final = (("control.c", "-O2"), ("ports/af_xdp.c", "-O3"))
 # Our own BPF programs, by the name of their source in native/bpf/.
-BPF_PROGRAMS: Final = ("ask", "bench_restore", "inject", "redirect")
+BPF_PROGRAMS: Final = ("ask", "bench_restore", "inject", "redirect", "redirect_metadata")
 BPF_OUTPUT: Final = "{program}.bpf.o"
 _FLAGS: Final = (
     *("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-nostdlibinc"),

@@ -51,7 +51,7 @@ class RxMetadata(ctypes.Structure):
         ("timestamp_error", ctypes.c_int16),
         ("hash_error", ctypes.c_int16),
         ("vlan_error", ctypes.c_int16),
-        ("zero", ctypes.c_uint16 * 3),
+        ("mark", ctypes.c_uint16 * 3),
     )
 
 

@@ -83,7 +83,7 @@ struct uxdp_rx_metadata {
 	s16 timestamp_error;
 	s16 hash_error;
 	s16 vlan_error;
-	u16 zero[3];
+	u16 mark[3]; /* UXDP_METADATA_MARK, native/bpf/bpf.h, where it comes in front of a frame */
 };
 
 /* Memory from start to end, end excluded. */

@@ -107,7 +107,11 @@ enum {
 #define ENOTSUPP 524 /* the kernel's own, include/linux/errno.h; bpf(2) and helpers return it */
 
 #define BPF_MAX_LOOPS (8u << 20) /* include/linux/bpf.h */
-#define PAGE_SIZE 4096ull	 /* the unit of stores; the kernel's may be larger on aarch64 */
+/* In front of a frame of which hardware was asked, as the last thing of all; see native/bpf/bpf.h.
+ */
+#define UXDP_METADATA_MARK 0x7875, 0x7064, 0x6d64
+
+#define PAGE_SIZE 4096ull /* the unit of stores; the kernel's may be larger on aarch64 */
 #define KMALLOC_MAX_SIZE                                                                           \
 	(4u << 20) /* 1 << (MAX_PAGE_ORDER 10 + PAGE_SHIFT 12), include/linux/slab.h */
 #define PCPU_MIN_UNIT_SIZE (32u << 10) /* include/linux/percpu.h */

@@ -59,4 +59,5 @@ class Queue(ctypes.Structure):
         ("whole", ctypes.c_uint64),
         ("run", ctypes.c_uint64),
         ("next_timer_ns", ctypes.c_uint64),
+        ("asking", ctypes.c_uint64),
     )

@@ -18,7 +18,7 @@ from ..bpf import syscall
 from ..bpf.libbpf import LibbpfObject, attached_program, detach_program, program_fd_of
 from ..bpf.maps import Map
 from ..bpf.own_programs import own_program
-from ..errors import BpfError, PortError, errno_text
+from ..errors import BpfError, LoadError, PortError, errno_text
 from .interface import Interface
 
 _FIRST_KEY: Final = bytes(4)
@@ -51,6 +51,7 @@ class Attachment:
         generic: bool | None = None,
         bypass_fd: int = -1,
         replace: bool = False,
+        asks_hardware: bool = False,
     ) -> None:
         """Load and attach the program, with nobody at the sockets yet: frames go where the fallback says.
 
@@ -59,18 +60,23 @@ class Attachment:
         :param generic: attach in the driver (False), generically (True), or as it goes (None)
         :param bypass_fd: the injector's counters of passing frames, see the program; -1: there is no injector
         :param replace: detach another program first; it is not attached again afterwards
+        :param asks_hardware: ask the driver what it knows of each frame, where it has answers; ``asks_hardware`` tells
+            then whether it has, and ``no_answers`` why not
         :raises PortError: EBUSY if another program is attached, EOPNOTSUPP if the driver has no XDP
         """
         self.interface = target
         self.link = -1
-        self._loaded = LibbpfObject(own_program("redirect"), "uxdp")
+        self.no_answers = "generic XDP knows nothing of hardware" if asks_hardware and generic is True else ""
+        self.asks_hardware = asks_hardware and generic is not True
+        if self.asks_hardware:
+            try:
+                self._loaded = _load("redirect_metadata", frags=frags, bypass_fd=bypass_fd, device=target.index)
+            except LoadError as refused:
+                self.no_answers = errno_text(refused.errno) if refused.errno else str(refused)
+                self.asks_hardware = False
+        if not self.asks_hardware:
+            self._loaded = _load("redirect", frags=frags, bypass_fd=bypass_fd)
         try:
-            for item in self._loaded.programs:
-                item.set_type(item.type, item.expected_attach_type, _HAS_FRAGS if frags else 0)
-            for table in self._loaded.maps:
-                if table.name == "bypass" and bypass_fd >= 0:
-                    table.reuse_fd(bypass_fd)
-            self._loaded.load()
             (program,) = self._loaded.programs
             self.program_fd = program.fd
             self._maps = {table.name: Map(table.fd, name=table.name) for table in self._loaded.maps}
@@ -80,7 +86,9 @@ class Attachment:
             self.set_fallback_program(program_fd)
             if replace:
                 detach_other(target)
-            self.link, self.is_generic = attach_by_link(self.program_fd, target, generic)
+            # A program for one device is for its driver.
+            how = False if self.asks_hardware else generic
+            self.link, self.is_generic = attach_by_link(self.program_fd, target, how)
         except BaseException:
             self.close()
             raise
@@ -118,6 +126,24 @@ class Attachment:
     def set_away(self, away: bool) -> None:
         """Say whether anybody reads the sockets; takes effect with the next frame."""
         _SETTINGS.pack_into(self._settings, 0, int(away), _SETTINGS.unpack_from(self._settings)[1])
+
+
+def _load(name: str, *, frags: bool, bypass_fd: int, device: int = 0) -> LibbpfObject:
+    """Load one of our programs; ``device``: for that one alone."""
+    loaded = LibbpfObject(own_program(name), "uxdp")
+    try:
+        for item in loaded.programs:
+            item.set_type(item.type, item.expected_attach_type, _HAS_FRAGS if frags else 0)
+            if device:
+                item.bind_to_device(device)
+        for table in loaded.maps:
+            if table.name == "bypass" and bypass_fd >= 0:
+                table.reuse_fd(bypass_fd)
+        loaded.load()
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def detach_other(target: Interface) -> None:

@@ -76,6 +76,7 @@ class AfXdpPort:
                     frags=loaded.takes_frags,
                     generic=options.generic,
                     replace=options.replace,
+                    asks_hardware=loaded.program.device_bound,
                 )
             )
             for target in self._interfaces

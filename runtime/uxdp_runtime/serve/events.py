@@ -48,6 +48,9 @@ def report_ports(attachments: Sequence[Attachment], queues: Sequence[XskQueue], 
     for attachment in attachments:
         name = attachment.interface.name
         report_attached(name, is_generic=attachment.is_generic, asked=generic)
+        if attachment.no_answers:
+            message = f"{name}: the driver does not tell what hardware knows of frames: {attachment.no_answers}"
+            report("no-metadata", message, level=logging.WARNING, interface=name, reason=attachment.no_answers)
         for reason in dict.fromkeys(queue.copy_reason for queue in queues if queue.plan.interface.name == name):
             numbers = [
                 queue.plan.queue_id

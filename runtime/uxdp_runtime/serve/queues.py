@@ -100,6 +100,7 @@ class XskQueue(ServedQueue):
         self.injector = injector
         self.rings = xdp_socket.map_rings()
         self.copy_reason = ""  # why frames are copied; "": they are not
+        self.asks_hardware = False  # whether what the driver knows of a frame comes in front of it
 
     @property
     def zero_copy(self) -> bool:
@@ -167,6 +168,7 @@ class Queues:
                 injector = stack.enter_context(Injector(bypass=attachment.bypass if attachment.is_generic else None))
                 queue = XskQueue(plan, xdp_socket, injector, umem, num_chunks, chunk_bytes)
                 queue.copy_reason = copy_reason
+                queue.asks_hardware = attachment.asks_hardware
                 queue.samples = SampleRing(sample_every) if sample_every else None
                 self.queues.append(queue)
                 attachment.set_socket(plan.queue_id, xdp_socket.fd)
@@ -229,6 +231,7 @@ class Queues:
                 num_maps=len(module.maps),
                 run=module.run_address,
                 next_timer_ns=module.next_timer_address,
+                asking=ctypes.addressof(module.worker) if queue.asks_hardware else 0,
             ),
             (free, module),
         )

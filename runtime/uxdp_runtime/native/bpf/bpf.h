@@ -17,6 +17,10 @@ typedef long long __s64;
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, value) int(*name)[value]
 #define __type(name, type) typeof(type) *name
+#define __ksym __attribute__((section(".ksyms")))
+
+/* In front of a frame of which hardware was asked, as the last thing of all; see native/abi.h. */
+#define UXDP_METADATA_MARK 0x7875, 0x7064, 0x6d64
 
 enum {
 	BPF_MAP_TYPE_ARRAY = 2,

@@ -58,8 +58,12 @@ int uxdp_redirect(struct xdp_md *ctx)
 		*passing -= 1;
 		return XDP_PASS;
 	}
-	if (!s->away && bpf_redirect_map(&sockets, queue, XDP_PASS) == XDP_REDIRECT)
+	if (!s->away && bpf_redirect_map(&sockets, queue, XDP_PASS) == XDP_REDIRECT) {
+#ifdef BEFORE_REDIRECT
+		BEFORE_REDIRECT(ctx);
+#endif
 		return XDP_REDIRECT;
+	}
 	if (s->fallback == XDP_ABORTED)
 		bpf_tail_call(ctx, &program, 0);
 	return s->fallback == XDP_DROP ? XDP_DROP : XDP_PASS;

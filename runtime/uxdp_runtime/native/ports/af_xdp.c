@@ -61,6 +61,16 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 	return n;
 }
 
+/* What our program on the interface was told of the frames (native/bpf/redirect_metadata.bpf.c). */
+static void describe_frames(struct uxdp_queue *queue, const struct uxdp_frame *frames,
+			    struct uxdp_rx_metadata *metadata, u32 n)
+{
+	for (u32 i = 0; i < n; i++)
+		metadata[i] =
+		    metadata_before((const u8 *)frames[i].hard_start, (u8 *)frames[i].data);
+	queue->asking->rx_metadata = metadata;
+}
+
 /* poll() says nothing of a socket whose interface has gone; sendto() does. Source: net/xdp/xsk.c */
 static void check_interface(struct uxdp_queue *queue)
 {
@@ -149,6 +159,7 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 {
 	struct uxdp_frame frames[UXDP_RX_BURST] = {{0}};
 	struct xdp_desc received[UXDP_RX_BURST];
+	struct uxdp_rx_metadata metadata[UXDP_RX_BURST];
 	struct batch batch = {.n = 0};
 	u32 idle = 0;
 
@@ -159,6 +170,8 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 		u32 n = receive(queue, frames, received);
 
 		if (n) {
+			if (unlikely(queue->asking))
+				describe_frames(queue, frames, metadata, n);
 			queue->run(frames, n);
 			for (u32 i = 0; i < n; i++)
 				if (dispose(queue, &batch, &frames[i], received[i].addr,

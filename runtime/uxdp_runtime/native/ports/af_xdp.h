@@ -108,6 +108,9 @@ struct uxdp_queue {
 	void (*run)(struct uxdp_frame *frames, u32 n);
 	/* CLOCK_MONOTONIC: when to run it, if need be on no frames; 0: that never matters. */
 	const u64 *next_timer_ns;
+	/* Whom to tell what hardware knows of frames; NULL: our program on the interface does not
+	 * ask. */
+	struct uxdp_worker *asking;
 };
 
 void uxdp_af_xdp_recover(struct uxdp_queue *queue);

@@ -66,6 +66,25 @@ UXDP_INLINE u32 count_pieces(struct uxdp_queue *queue)
 	return n;
 }
 
+/* What is known of a frame, in front of its first byte; it counts once, for buffers are used again.
+ */
+static struct uxdp_rx_metadata metadata_before(const u8 *buffer, u8 *data)
+{
+	static const u16 mark[3] = {UXDP_METADATA_MARK};
+	struct uxdp_rx_metadata known = {0};
+
+	if (data - buffer >= (s64)sizeof(known))
+		__builtin_memcpy(&known, data - sizeof(known), sizeof(known));
+	if (__builtin_memcmp(known.mark, mark, sizeof(mark)))
+		return (struct uxdp_rx_metadata){
+		    .timestamp_error = -EOPNOTSUPP,
+		    .hash_error = -EOPNOTSUPP,
+		    .vlan_error = -EOPNOTSUPP,
+		};
+	__builtin_memset(data - sizeof(mark), 0, sizeof(mark));
+	return known;
+}
+
 /*
  * Serve the frame of several buffers at the RX ring's consumer: it is put together elsewhere, so
  * that the program finds all of it between data and data_end. The kernel publishes all of a
@@ -78,6 +97,7 @@ static void serve_in_pieces(struct uxdp_queue *queue, struct batch *batch, u32 p
 	    .ingress_ifindex = queue->ifindex,
 	    .rx_queue_index = queue->queue_id,
 	};
+	struct uxdp_rx_metadata known = {0};
 	enum uxdp_loss loss = UXDP_LOSSES;
 	u32 len = 0;
 
@@ -90,6 +110,8 @@ static void serve_in_pieces(struct uxdp_queue *queue, struct batch *batch, u32 p
 			loss = UXDP_LOSS_BAD_DESCRIPTOR;
 			continue;
 		}
+		if (queue->asking && !len)
+			known = metadata_before(queue->umem, queue->umem + desc.addr);
 		if (!queue->whole || len + desc.len > UXDP_WHOLE_BYTES - UXDP_HEADROOM)
 			loss = UXDP_LOSS_FRAGMENTED;
 		else
@@ -110,6 +132,8 @@ static void serve_in_pieces(struct uxdp_queue *queue, struct batch *batch, u32 p
 	/* It cannot grow at its end: nor do fragments of drivers that tell the kernel no size of
 	 * theirs, such as veth's (bpf_xdp_frags_increase_tail). */
 	frame.limit = frame.data_end;
+	if (queue->asking)
+		queue->asking->rx_metadata = &known;
 	queue->run(&frame, 1);
 	flush(queue, batch); /* what came before it leaves before it, and the buffer is but one */
 	if (dispose(queue, batch, &frame, NO_CHUNK, len))
