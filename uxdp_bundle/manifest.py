@@ -5,7 +5,8 @@ from the object (programs, maps, xdp_md, params, requirements.kernel) is derived
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from . import canonical
@@ -32,7 +33,7 @@ COMPRESSIONS: Final = ("none", "zstd")
 # Top-level keys that this version understands; any other named in critical[] makes the bundle unreadable for it.
 UNDERSTOOD: Final = frozenset(
     (
-        *("build", "critical", "license", "maps", "members", "name", "params", "programs"),
+        *("build", "critical", "license", "map_extra", "maps", "members", "name", "params", "programs"),
         *("requirements", "schema", "security_version", "version", "xdp_md"),
     )
 )
@@ -66,7 +67,8 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class MapDefinition:
-    """One map as libbpf would create it; sizes in bytes. ``inner`` is the template of a map-in-map."""
+    """One map as libbpf would create it; sizes in bytes. ``inner`` is the template of a map-in-map, ``extra`` what the
+    type makes of map_extra."""
 
     name: str
     type: str
@@ -76,6 +78,7 @@ class MapDefinition:
     flags: int
     pinning: bool
     inner: "MapDefinition | None"
+    extra: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,11 @@ class Manifest:
         return canonical.dumps(to_json(self))
 
 
+def extra_of(maps: Iterable[MapDefinition]) -> dict[str, int]:
+    """Return ``map_extra`` of the maps that have any, by name."""
+    return {item.name: item.extra for item in maps if item.extra}
+
+
 def to_json(value: Any) -> Any:
     """Return the JSON form of a manifest or of one of its parts: dataclasses as objects, tuples as arrays."""
     if isinstance(value, tuple):
@@ -158,6 +166,11 @@ def to_json(value: Any) -> Any:
         result = {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
         if isinstance(value, Manifest):
             result["schema"] = SCHEMA
+            extra = extra_of(value.maps)
+            if extra:
+                result["map_extra"] = extra
+        if isinstance(value, MapDefinition):
+            del result["extra"]  # a record is closed; it has a key of its own
         return result
     return value
 
@@ -192,7 +205,7 @@ def parse_manifest(data: bytes) -> Manifest:
         critical=critical,
         members=tuple(_member(item) for item in top.records("members", MAX_MEMBERS)),
         programs=tuple(_program(item) for item in top.records("programs", MAX_PROGRAMS)),
-        maps=tuple(_map(item) for item in top.records("maps", MAX_MAPS)),
+        maps=_with_extra(tuple(_map(item) for item in top.records("maps", MAX_MAPS)), top),
         xdp_md=top.texts("xdp_md"),
         params=tuple(_param(item) for item in top.records("params", MAX_PARAMS)),
         requirements=Requirements(
@@ -252,6 +265,17 @@ def _map(fields: "_Fields", depth: int = 0) -> MapDefinition:
     return definition
 
 
+def _with_extra(maps: tuple[MapDefinition, ...], top: "_Fields") -> tuple[MapDefinition, ...]:
+    """Return the maps with what the top-level key ``map_extra`` says of them; it is younger than the maps' records."""
+    if not top.has("map_extra"):
+        return maps
+    extra = top.record("map_extra")
+    known = {item.name for item in maps}
+    found = {name: extra.integer(name, 1, canonical.MAX_INTEGER) for name in extra.names() if name in known}
+    extra.done()
+    return tuple(replace(item, extra=found.get(item.name, 0)) for item in maps)
+
+
 def _param(fields: "_Fields") -> Param:
     default = fields.value("default")
     size = fields.integer("size", 1, 1 << 24)
@@ -306,6 +330,12 @@ class _Fields:
 
     def at(self, key: str) -> str:
         return f"{self._path}.{key}"
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._values)
 
     def value(self, key: str) -> Any:
         self._read.add(key)

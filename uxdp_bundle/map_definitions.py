@@ -99,7 +99,7 @@ def _declared(bpf_object: BpfObject) -> list[MapDefinition]:
 
 
 def _definition(btf: Btf, name: str, structure: BtfType, *, outer: bool) -> MapDefinition:
-    numbers = dict.fromkeys(_NUMBERS, 0)
+    numbers = dict.fromkeys((*_NUMBERS, "map_extra"), 0)
     inner = None
     members = btf.members(structure)
     for position, (member, type_id, _offset) in enumerate(members):
@@ -116,7 +116,7 @@ def _definition(btf: Btf, name: str, structure: BtfType, *, outer: bool) -> MapD
         elif member in _NUMBERS and (outer or member != "pinning"):
             numbers[member] = _number(btf, type_id, where)
         elif member == "map_extra":
-            _check_extra(btf, type_id, where)
+            numbers["map_extra"] = _extra(btf, type_id, where)
         else:
             raise ObjectError("libbpf knows no such member here", context=where)
     if numbers["type"] == 0:
@@ -132,6 +132,7 @@ def _definition(btf: Btf, name: str, structure: BtfType, *, outer: bool) -> MapD
         flags=numbers["map_flags"],
         pinning=numbers["pinning"] == _LIBBPF_PIN_BY_NAME,
         inner=inner,
+        extra=numbers["map_extra"] if outer else 0,
     )
 
 
@@ -173,12 +174,15 @@ def _number(btf: Btf, type_id: int, where: str) -> int:
     return array.extra[2]
 
 
-def _check_extra(btf: Btf, type_id: int, where: str) -> None:
-    """Check a number of 64 bits, which __ulong() writes as the one value of an enumeration."""
+def _extra(btf: Btf, type_id: int, where: str) -> int:
+    """Return a number of 64 bits, which __ulong() writes as the one value of an enumeration."""
     number = btf.resolve(type_id)
-    if number.kind in (Kind.ENUM, Kind.ENUM64) and number.vlen == 1:
-        return
-    _number(btf, type_id, where)
+    if number.kind is Kind.ENUM and number.vlen == 1:
+        return number.extra[1] % (1 << 64)
+    if number.kind is Kind.ENUM64 and number.vlen == 1:
+        _name, low, high = number.extra
+        return low | high << 32
+    return _number(btf, type_id, where)
 
 
 def _global_data(bpf_object: BpfObject) -> list[MapDefinition]:

@@ -66,7 +66,8 @@ class Map(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
         ("num_cpus", ctypes.c_uint32),
-        ("inner", ctypes.c_uint32),
+        ("inner", ctypes.c_uint16),
+        ("extra", ctypes.c_uint16),
         ("store", ctypes.c_uint64),
         ("cpu_store", ctypes.c_uint64),
     )

@@ -25,13 +25,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final, NamedTuple, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
 
 from .bpf.cpus import num_possible_cpus
 from .bpf.inner_maps import KernelMaps, split_inner_name
+from .bpf.maps import Map
 from .bpf.perf_buffer import PerfBuffer
 from .bpf.ring_buffer import RingBuffer
 from .bpf.test_run import TestRunner
@@ -55,6 +56,7 @@ from .outcomes import (
 )
 from .redirects import RedirectTwin, redirects
 from .steps import MapChange
+from .store import SEQUENCES
 from .stores import ControlLibrary, Store, Stores
 
 # Maps whose elements programs cannot write and that the comparison therefore leaves out.
@@ -67,7 +69,7 @@ _SHADOW_SEED: Final = 2
 # Their elements come in the same order on both sides.
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
-_STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
+_UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter"})
 _REDIRECT: Final = VERDICTS.index("REDIRECT")
 # Timers that are due within this time are waited for; what others will do cannot be compared.
 _TIMER_NS: Final = 300_000_000
@@ -265,12 +267,15 @@ class Differential:
     def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
         for store in (*stores, *stores.made()):
             definition = store.definition
-            if definition.type in _REFERENCES or definition.type in _STREAMS:
+            if definition.type in _REFERENCES or definition.type in _UNREADABLE:
                 continue
             alone = self.stores[definition.name]
             is_made = split_inner_name(definition.name) is not None
             if store is not alone and not is_made and definition.type in _ARRAYS and store.has_memory_of(alone):
                 continue  # which was compared already
+            if definition.type in SEQUENCES:
+                yield from self._sequence_differences(store)
+                continue
             pair = [side.stores[definition.name] for side in (self._native, self._shadow)]
             for kernel, tested in self._elements(store):
                 for key in sorted(kernel.keys() | tested.keys()):
@@ -280,6 +285,17 @@ class Differential:
         for name in stores.sections:
             data = (bytes(side.section(name)) for side in (stores, self._native.stores, self._shadow.stores))
             yield from map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
+
+    def _sequence_differences(self, store: Store) -> Iterator[MapDifference]:
+        """Yield the values of a queue or stack that differ; their places stand for keys."""
+        name = store.definition.name
+        with self._kernel.open(name) as kernel:
+            assert isinstance(kernel, Map)  # noqa: S101  # it is no map of maps
+            here = kernel.values()
+        others = ([value for _key, value in side[name].items()] for side in (self._native.stores, self._shadow.stores))
+        sides = (here, [value for _key, value in store.items()], *others)
+        for place, values in enumerate(zip_longest(*sides)):
+            yield from map_difference(name, struct.pack("=I", place), *values)
 
     def _elements(self, store: Store) -> Iterator[tuple[dict[bytes, bytes], dict[bytes, bytes]]]:
         """Yield the elements of a map on both sides, without pieces of an array that are equal."""

@@ -19,6 +19,9 @@ elements go by ``OUTER[KEY]``::
 
     {"caches": {"0": {"max_entries": 1000}, "1": "cache_of_others"}, "caches[0]": {"10.0.0.1": 7}}
 
+Values of a map without keys (queue, stack, Bloom filter) are a list in the order in which they are pushed: ``{"jobs":
+[1, 2, 3]}``; an assignment is ``jobs:=3``.
+
 An assignment is ``MAP:KEY=VALUE``. Key and value are JSON or plain text: ``ring:0=3``, ``reals:0=10.0.0.11``,
 ``vips:{"addr":"10.0.0.1","port":80,"proto":6}={"id":0}``, ``rules6:2001:db8::/32=1``, ``flags:0=0a 00 ff ff``.
 """
@@ -145,7 +148,7 @@ def parse_assignment(text: str, codecs: Mapping[str, MapCodec], *, cpus: int) ->
     if parted is None:
         raise MapFileError("expected MAP:KEY=VALUE", context=source)
     codec = find_codec(parted["map"].strip(), codecs, source)
-    key, value = _split(parted["rest"], source)
+    key, value = _split(parted["rest"], codec, source)
     try:
         return Assignment(codec.name, codec.encode_key(key), codec.encode(value, cpus=cpus))
     except MapValueError as error:
@@ -184,6 +187,8 @@ def elements_of(codec: MapCodec, items: Iterable[tuple[bytes, bytes]], notation:
 
 def _listed(codec: MapCodec, item: Any, place: str, cpus: int, source: str) -> tuple[bytes, bytes] | None:
     """Return one element of a list; None for an empty slot."""
+    if codec.has_no_keys and not (isinstance(item, dict) and item.keys() == {"value"}):
+        item = {"value": item}
     if not isinstance(item, dict) or not item.keys() <= _ELEMENT_MEMBERS:
         raise MapFileError(
             f'{describe(item)}, expected {{"key": …, "value": …}}', context=f"{source}: map {codec.name}, {place}"
@@ -198,7 +203,7 @@ def _listed(codec: MapCodec, item: Any, place: str, cpus: int, source: str) -> t
             )
         item = {"key": item["key"]} | formatted if "key" in item else formatted
     values = [item[name] for name in ("value", "values") if name in item]
-    if len(values) != 1 or ("key" not in item and not codec.is_global_data):
+    if len(values) != 1 or ("key" not in item and not codec.is_global_data and not codec.has_no_keys):
         raise MapFileError(
             f"has {', '.join(item) or 'nothing'}, expected a key and a value",
             context=f"{source}: map {codec.name}, {place}",
@@ -206,7 +211,7 @@ def _listed(codec: MapCodec, item: Any, place: str, cpus: int, source: str) -> t
     if values[0] == _EMPTY_SLOT and map_text.hex_list(item.get("key"), codec.key.size) is not None:
         return None
     try:
-        key = codec.encode_key(item.get("key", 0), notation=notation)
+        key = codec.encode_key(item.get("key", None if codec.has_no_keys else 0), notation=notation)
         return key, codec.encode(values[0], cpus=cpus, notation=notation)
     except MapValueError as error:
         raise error.at(source, place) from error
@@ -222,6 +227,8 @@ def _keyed(codec: MapCodec, text: str, value: Any, cpus: int, source: str) -> tu
 
 def _element(codec: MapCodec, key: bytes, value: bytes, notation: Notation) -> dict[str, Any]:
     name = "values" if codec.is_per_cpu else "value"
+    if codec.has_no_keys:
+        return _pushed(codec, value, notation)
     written = {"key": codec.decode_key(key, notation=notation), name: codec.decode(value, notation=notation)}
     if notation is not Notation.BPFTOOL:
         cpus = len(codec.split(value)) if codec.is_per_cpu else 1
@@ -237,6 +244,15 @@ def _element(codec: MapCodec, key: bytes, value: bytes, notation: Notation) -> d
             del written["key"]  # bpftool knows no type of it
         element["formatted"] = written
     return element
+
+
+def _pushed(codec: MapCodec, value: bytes, notation: Notation) -> dict[str, Any]:
+    """Return a value of a map without keys."""
+    written = codec.decode(value, notation=notation)
+    with suppress(MapValueError):
+        if codec.encode(written) == value:
+            return {"value": written}
+    return {"value": map_text.as_hex_list(value)}
 
 
 # --- text
@@ -282,7 +298,7 @@ def readable_name(name: str, codecs: Mapping[str, MapCodec]) -> str:
     return f"{parted[0]}[{json.dumps(key, ensure_ascii=False)}]"
 
 
-def _split(text: str, source: str) -> tuple[Any, Any]:
+def _split(text: str, codec: MapCodec, source: str) -> tuple[Any, Any]:
     """Return key and value of ``KEY=VALUE``."""
     text = text.lstrip()
     if text.startswith(_JSON_BEGINS):
@@ -295,7 +311,7 @@ def _split(text: str, source: str) -> tuple[Any, Any]:
             raise MapFileError(f"{describe(rest)} behind the key, expected =VALUE", context=source)
         return key, parse_text(rest[1:], source)
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    if not equals or (not key.strip() and not codec.has_no_keys):
         raise MapFileError("expected MAP:KEY=VALUE", context=source)
     return parse_text(key, source), parse_text(value, source)
 

@@ -42,7 +42,8 @@ _INDEXED: Final = frozenset(
     | {"xskmap"}
 )
 _TARGETS: Final = frozenset({"prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"})
-_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "user_ringbuf", "queue", "stack", "bloom_filter", "arena"})
+_WITHOUT_KEYS: Final = frozenset({"queue", "stack", "bloom_filter"})
+_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "user_ringbuf", "arena"})
 
 _NETWORK_TYPES: Final = frozenset({"__be16", "__be32", "__be64"})
 _QUALIFIERS: Final = frozenset({Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
@@ -132,6 +133,11 @@ class MapCodec:
         return self.definition.type in _PER_CPU
 
     @property
+    def has_no_keys(self) -> bool:
+        """Whether values are pushed, without keys."""
+        return self.definition.type in _WITHOUT_KEYS
+
+    @property
     def is_global_data(self) -> bool:
         """Whether this is a section of global variables, whose only key is 0."""
         return isinstance(self.value, Variables)
@@ -141,6 +147,10 @@ class MapCodec:
 
         :raises MapValueError: it does not fit
         """
+        if self.has_no_keys:
+            if value not in (None, ""):
+                raise MapValueError(self.name, "key", describe(value), "none: the map has no keys")
+            return b""
         if self.definition.type in _WITHOUT_ELEMENTS:
             raise MapValueError(self.name, "key", f"a map of type {self.definition.type}", "a map with keys")
         if self.definition.type == _LPM_TRIE and isinstance(value, str):
@@ -154,6 +164,8 @@ class MapCodec:
 
         :raises MapValueError: the bytes are not as many as the map's keys have
         """
+        if self.has_no_keys:  # where there is anything, it is a value's place
+            return int.from_bytes(data, "little") if data else None
         self._check_size(data, self.key.size, "key")
         return self.key.decode(data, 0, notation)
 

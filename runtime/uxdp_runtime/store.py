@@ -19,6 +19,7 @@ from .bpf.timer_fields import TIMER_BYTES
 from .compile.compiler import LIBC, NATIVE_FOLDER
 from .compile.loader import LoadedObject
 
+SEQUENCES = frozenset({"queue", "stack"})  # maps whose values have an order, and no keys
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _ITEMS_BYTES = 1 << 18  # of elements, read at once
 _RECORD_HEADER_BYTES = 8
@@ -53,6 +54,8 @@ class ControlLibrary:
         self.lookup = function("uxdp_map_lookup", number, pointer, pointer, pointer)
         self.update = function("uxdp_map_update", number, pointer, pointer, pointer, ctypes.c_uint64)
         self.delete = function("uxdp_map_delete", number, pointer, pointer)
+        self.pop = function("uxdp_map_pop", number, pointer, pointer)
+        self.read_value = function("uxdp_map_read_value", number, pointer, ctypes.c_uint64, pointer)
         self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
         self.read = function(
             *("uxdp_map_read", number, pointer, pointer, ctypes.c_bool, pointer, pointer, ctypes.c_uint64)
@@ -156,6 +159,24 @@ class Store:
         """
         self._check(self._control.delete(ctypes.byref(self.descriptor), self._key(key)))
 
+    def pop(self) -> bytes | None:
+        """Take the next value out of a queue or stack; None if it is empty."""
+        value = ctypes.create_string_buffer(self.value_bytes)
+        result = self._control.pop(ctypes.byref(self.descriptor), value)
+        if result == -errno.ENOENT:
+            return None
+        self._check(result)
+        return value.raw[: self.value_bytes]
+
+    def has_value(self, value: bytes) -> bool:
+        """Whether a Bloom filter may have seen a value."""
+        if len(value) != self.value_bytes:
+            raise MapOperationError(errno.EINVAL, self.definition.name)
+        result = self._control.lookup(ctypes.byref(self.descriptor), b"", value)
+        if result != -errno.ENOENT:
+            self._check(result)
+        return result == 0
+
     def keys(self) -> Iterator[bytes]:
         """Yield all keys; what is changed meanwhile may be missed or come twice, as in the kernel."""
         following = ctypes.create_string_buffer(max(self.definition.key_size, 1))
@@ -181,8 +202,12 @@ class Store:
     def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Return up to ``count`` (key, value) pairs, and where the next ones begin; None behind the last.
 
+        Those of a queue or stack have no key, and come in the order in which they were pushed.
+
         :param cursor: None for the first ones, or what the call before returned
         """
+        if self.definition.type in SEQUENCES:
+            return self._page_of_sequence(cursor, count)
         key_size, value_bytes = self.definition.key_size, self.value_bytes
         place = ctypes.create_string_buffer(cursor or b"", max(key_size, 1))
         keys = ctypes.create_string_buffer(max(count * key_size, 1))
@@ -198,6 +223,18 @@ class Store:
             for index in range(read)
         ]
         return items, place.raw[:key_size] if read == count else None
+
+    def _page_of_sequence(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        start = int.from_bytes(cursor or b"", "little")
+        value = ctypes.create_string_buffer(self.value_bytes)
+        items: list[tuple[bytes, bytes]] = []
+        for place in range(start, start + count):
+            result = self._control.read_value(ctypes.byref(self.descriptor), place, value)
+            if result == -errno.ENOENT:
+                return items, None
+            self._check(result)
+            items.append((b"", value.raw[: self.value_bytes]))
+        return items, (start + count).to_bytes(8, "little")
 
     def has_memory_of(self, other: "Store") -> bool:
         """Whether this store's memory is the same as another's of the same definition, byte for byte."""

@@ -33,6 +33,7 @@ from .store import ControlLibrary, MapOperationError, Store, StoreMemory, contro
 
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
+_MAX_EXTRA = 0xFFFF  # no map here makes sense of more
 _HUGE_PAGE_BYTES = 2 << 20
 _HUGE_SHARE = 64  # of the machine's memory: one map is at most so little of it in huge pages
 _ENTRY = struct.Struct("=I")  # of a map of maps
@@ -78,6 +79,7 @@ def _descriptor(definition: MapDefinition, number: int, num_cpus: int) -> abi.Ma
         flags=definition.flags,
         id=number,
         num_cpus=num_cpus,
+        extra=min(definition.extra, _MAX_EXTRA),
     )
 
 

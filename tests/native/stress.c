@@ -33,7 +33,14 @@
 	} while (0)
 
 enum { HASH = 1, PERCPU_HASH = 5, LRU_HASH = 9, LRU_PERCPU_HASH = 10, LPM_TRIE = 11 };
-enum { PERF_EVENT_ARRAY = 4, ARRAY_OF_MAPS = 12, RINGBUF = 27 };
+enum {
+	PERF_EVENT_ARRAY = 4,
+	ARRAY_OF_MAPS = 12,
+	QUEUE = 22,
+	STACK,
+	RINGBUF = 27,
+	BLOOM_FILTER = 30
+};
 
 struct pool_map {
 	struct uxdp_map map;
@@ -53,6 +60,9 @@ extern s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const void *k
 extern void *uxdp_helper_ringbuf_reserve(const struct uxdp_map *map, u64 size, u64 flags);
 extern s64 uxdp_helper_ringbuf_submit(void *sample, u64 flags);
 extern s64 uxdp_helper_ringbuf_discard(void *sample, u64 flags);
+extern s64 uxdp_helper_map_push_elem(const struct uxdp_map *map, const void *value, u64 flags);
+extern s64 uxdp_helper_map_pop_elem(const struct uxdp_map *map, void *value);
+extern s64 uxdp_helper_map_peek_elem(const struct uxdp_map *map, void *value);
 extern s64 uxdp_helper_perf_event_output(struct uxdp_frame *frame, const struct uxdp_map *map,
 					 u64 flags, const void *data, u64 size);
 
@@ -592,6 +602,83 @@ static void stress_perf(u64 milliseconds)
 	printf("perf_event_array: %lu samples of one worker\n", (unsigned long)totals[0]);
 }
 
+/* --- queues and Bloom filters --- */
+
+static u64 pushed[WORKERS + 1], popped[WORKERS + 1], pushes[WORKERS + 1], pops[WORKERS + 1];
+
+/* What is pushed is popped once, whole; who pops twice sees one worker's values in their order. */
+static void *queue_worker(void *argument)
+{
+	u64 me = (u64)argument, last[WORKERS + 1] = {0};
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		struct value value = {me, pushes[me] + 1};
+
+		if (uxdp_helper_map_push_elem(&map, &value, ANY) == 0) {
+			pushed[me] += value.count;
+			pushes[me]++;
+		}
+		if (uxdp_helper_map_pop_elem(&map, &value) == 0) {
+			CHECK(value.number <= WORKERS && value.count);
+			CHECK(shared.kind == STACK || value.count > last[value.number]);
+			last[value.number] = value.count;
+			popped[me] += value.count;
+			pops[me]++;
+		}
+	}
+	return NULL;
+}
+
+static void stress_queue(u32 kind, u64 milliseconds)
+{
+	u64 in = 0, out = 0, left = 0;
+	struct value value;
+
+	create(kind, 0, sizeof(struct value), 64, 0);
+	memset(pushed, 0, sizeof(pushed));
+	memset(popped, 0, sizeof(popped));
+	memset(pushes, 0, sizeof(pushes));
+	memset(pops, 0, sizeof(pops));
+	run(queue_worker, queue_worker, milliseconds);
+	for (; uxdp_map_pop(&shared, &value) == 0; left++)
+		out += value.count;
+	for (u32 i = 0; i <= WORKERS; i++) {
+		in += pushed[i];
+		out += popped[i];
+		left += pops[i];
+		left -= pushes[i];
+	}
+	CHECK(in == out && left == 0);
+	printf("%s: %lu values of one worker\n", kind == STACK ? "stack" : "queue",
+	       (unsigned long)pushes[0]);
+}
+
+static void *bloom_worker(void *argument)
+{
+	u64 me = (u64)argument;
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		struct value value = {me, totals[me]++};
+
+		CHECK(uxdp_helper_map_push_elem(&map, &value, ANY) == 0);
+		value.count -= value.count % 7;
+		CHECK(uxdp_helper_map_peek_elem(&map, &value) == 0);
+	}
+	return NULL;
+}
+
+static void stress_bloom(u64 milliseconds)
+{
+	create(BLOOM_FILTER, 0, sizeof(struct value), 100000, 0);
+	run(bloom_worker, bloom_worker, milliseconds);
+	for (u64 i = 0; i <= WORKERS; i++)
+		for (u64 count = 0; count < totals[i]; count++)
+			CHECK(uxdp_map_lookup(&shared, NULL, &(struct value){i, count}) == 0);
+	printf("bloom_filter: %lu values of one worker\n", (unsigned long)totals[0]);
+}
+
 /* --- maps of maps --- */
 
 #define INNER_BYTES (1u << 20)
@@ -683,6 +770,9 @@ int main(int argc, char **argv)
 	stress_lru(LRU_PERCPU_HASH, 0, milliseconds);
 	stress_lpm(milliseconds);
 	stress_ringbuf(milliseconds);
+	stress_queue(QUEUE, milliseconds);
+	stress_queue(STACK, milliseconds);
+	stress_bloom(milliseconds);
 	stress_nested(milliseconds);
 	stress_perf(milliseconds);
 	return 0;

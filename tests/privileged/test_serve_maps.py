@@ -168,6 +168,38 @@ def test_maps_in_maps_go_by_their_outer_map_and_key(service: RunningService, pai
     assert (refused.exit_code, "Invalid argument" in refused.output) == (1, True)
 
 
+def test_values_without_keys_are_pushed_and_popped(service: RunningService, pair: VethPair, tmp_path: Path) -> None:
+    assert uxdp("pop", "state", "jobs").exit_code == 1
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        done("push", "state", "jobs", address)
+    full = uxdp("push", "state", "jobs", "10.0.0.4")
+    assert (full.exit_code, "Argument list too long" in full.output) == (1, True)
+    done("push", "state", "jobs", "10.0.0.4", "--replace")
+    assert done("peek", "state", "jobs") == '"10.0.0.2"\n'
+    ask_program(pair)  # takes one
+    assert done("dump", "state", "jobs") == 'jobs:\n  "10.0.0.3"\n  "10.0.0.4"\n'
+    assert done("pop", "state", "jobs") == '"10.0.0.3"\n'
+    file = tmp_path / "maps.json"
+    file.write_text(json.dumps({"jobs": ["10.0.0.5"], "numbers": [4711]}))
+    done("load", "state", str(file))
+    assert json.loads(done("dump", "state", "jobs", "--json")) == {
+        "jobs": [{"value": 0x0A000004}, {"value": 0x0A000005}]
+    }
+    for number, seen in (
+        (0, "perhaps"),
+        (4711, "perhaps"),
+        (4712, "no"),
+        ("0a 00 00 02", "perhaps"),
+        ("02 00 00 0a", "no"),
+    ):
+        assert done("peek", "state", "numbers", str(number)) == f"{seen}\n", number
+    done("push", "state", "numbers", "4712")
+    assert done("peek", "state", "numbers", "4712") == "perhaps\n"
+    assert "numbers" not in json.loads(done("dump", "state", "--json"))
+    for wrong in (("set", "state", "jobs", "0", "1"), ("push", "state", "flows", "1"), ("dump", "state", "numbers")):
+        assert uxdp(*wrong).exit_code == 8, wrong
+
+
 def test_pinned_arrays_are_the_programs_own_memory(service: RunningService, pair: VethPair, bpffs: Path) -> None:
     folder = bpffs / "uxdp" / "state"
     assert {path.name for path in folder.iterdir()} == {"settings", "_bss", "_data"}

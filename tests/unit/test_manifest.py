@@ -275,3 +275,19 @@ def test_parse_manifest_member_path_that_stays_below_is_accepted(name):
 def test_parse_manifest_map_of_maps_of_maps_raises():
     error = refusal(changed("maps.0.inner.inner", INNER))
     assert (error.context, error.message) == ("manifest.maps[0].inner.inner", "a map-in-map nests once")
+
+
+def test_map_extra_is_a_key_of_its_own_that_few_manifests_have():
+    parsed = parse_manifest(changed("map_extra", {"tables": 5}))
+    assert [item.extra for item in parsed.maps] == [5]
+    assert parse_manifest(parsed.encode()) == parsed
+    plain = parse_manifest(changed("version", "2"))
+    assert plain.maps[0].extra == 0
+    assert b"map_extra" not in plain.encode()
+
+
+@pytest.mark.parametrize(
+    "extra", [[], {"tables": 0}, {"tables": "5"}, {"others": 1}], ids=["list", "zero", "text", "no-map"]
+)
+def test_map_extra_of_another_form_is_refused(extra):
+    assert refusal(changed("map_extra", extra)).context.startswith("manifest.map_extra")

@@ -107,7 +107,9 @@ def test_map_definitions_type_that_is_not_known_yet_is_named_by_number():
 def test_map_definitions_numbers_of_64_bits_are_accepted():
     extra = "enum { extra_value = 0x100000000ULL } map_extra;"
     (found,) = maps_of(definition(f"{ARRAY} {extra}"))
-    assert found.max_entries == 1
+    assert (found.max_entries, found.extra) == (1, 1 << 32)
+    (found,) = maps_of(definition(f"{ARRAY} __uint(map_extra, 7);"))
+    assert found.extra == 7
 
 
 def test_map_definitions_map_of_maps_without_template_has_no_inner():

@@ -31,6 +31,7 @@ BPF_NOEXIST: Final = 1
 BPF_EXIST: Final = 2
 
 _PER_CPU: Final = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage"})
+_WITHOUT_KEYS: Final = frozenset({"queue", "stack", "bloom_filter"})
 _SLOT_ALIGNMENT: Final = 8
 _BPF_F_MMAPABLE: Final = 1 << 10  # include/uapi/linux/bpf.h
 # Memory for the elements of one system call. More gains nothing measurable; a bucket of a hash map has to fit.
@@ -113,7 +114,10 @@ class Map:
         self._check("key", key, self.info.key_size)
         self._check("value", value, self.value_bytes)
         with self._named():
-            syscall.update_element(self.fd, key, value, flags)
+            if self.type in _WITHOUT_KEYS:  # the kernel refuses a pointer to none
+                syscall.push_element(self.fd, value, flags)
+            else:
+                syscall.update_element(self.fd, key, value, flags)
 
     def delete(self, key: bytes) -> None:
         """Delete an element.
@@ -123,6 +127,36 @@ class Map:
         self._check("key", key, self.info.key_size)
         with self._named():
             syscall.delete_element(self.fd, key)
+
+    def pop(self) -> bytes | None:
+        """Take the next value out of a queue or stack; None if it is empty."""
+        try:
+            with self._named():
+                return syscall.pop_element(self.fd, self.value_bytes)
+        except BpfError as missing:
+            if missing.errno == errno.ENOENT:
+                return None
+            raise
+
+    def has_value(self, value: bytes) -> bool:
+        """Whether a Bloom filter may have seen a value."""
+        self._check("value", value, self.value_bytes)
+        with self._named():
+            return syscall.has_value(self.fd, value)
+
+    def values(self) -> list[bytes]:
+        """Return the values of a queue or stack in the order in which they were pushed.
+
+        They are taken out and pushed again, so nobody else may use the map meanwhile.
+        """
+        values: list[bytes] = []
+        while (value := self.pop()) is not None and len(values) < self.info.max_entries:
+            values.append(value)
+        if self.type == "stack":
+            values.reverse()
+        for value in values:
+            self.update(b"", value)
+        return values
 
     def keys(self) -> Iterator[bytes]:
         """Yield the keys, one system call each; see the module's caveat."""

@@ -81,6 +81,7 @@ class Command(IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
@@ -175,6 +176,34 @@ def lookup_element(fd: int, key: bytes, value_bytes: int, flags: int = 0) -> byt
     keep = _Input(key)
     _bpf(Command.MAP_LOOKUP_ELEM, _ELEMENT.pack(fd, keep.address, ctypes.addressof(value), flags))
     return value.raw
+
+
+def pop_element(fd: int, value_bytes: int) -> bytes:
+    """Take the next value out of a queue or stack.
+
+    :raises BpfError: ENOENT if it is empty
+    """
+    value = ctypes.create_string_buffer(value_bytes)
+    _bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, _ELEMENT.pack(fd, 0, ctypes.addressof(value), 0))
+    return value.raw
+
+
+def has_value(fd: int, value: bytes) -> bool:
+    """Whether a Bloom filter may have seen a value."""
+    keep = ctypes.create_string_buffer(value, len(value))
+    try:
+        _bpf(Command.MAP_LOOKUP_ELEM, _ELEMENT.pack(fd, 0, ctypes.addressof(keep), 0))
+    except BpfError as missing:
+        if missing.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def push_element(fd: int, value: bytes, flags: int = 0) -> None:
+    """Put a value into a map without keys."""
+    keep = _Input(value)
+    _bpf(Command.MAP_UPDATE_ELEM, _ELEMENT.pack(fd, 0, keep.address, flags))
 
 
 def update_element(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:

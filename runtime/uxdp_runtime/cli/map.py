@@ -87,6 +87,36 @@ def delete(service: str, table: str, key: str) -> None:
     _ask(service, "map-delete", map=table, key=_parsed(key))
 
 
+@map_group.command()
+@click.argument("service", metavar="NAME")
+@click.argument("table", metavar="MAP")
+@click.argument("value")
+@click.option("--replace", is_flag=True, help="If it is full, the oldest value goes.")
+def push(service: str, table: str, value: str, replace: bool) -> None:
+    """Put a value into a queue, stack or Bloom filter."""
+    _ask(service, "map-push", map=table, value=_parsed(value), replace=replace)
+
+
+@map_group.command()
+@click.argument("service", metavar="NAME")
+@click.argument("table", metavar="MAP")
+@_as_json
+def pop(service: str, table: str, as_json: bool) -> None:
+    """Take the next value out of a queue or stack."""
+    _print_value(_ask(service, "map-pop", map=table, notation=_notation(as_json=as_json)), as_json=as_json)
+
+
+@map_group.command()
+@click.argument("service", metavar="NAME")
+@click.argument("table", metavar="MAP")
+@click.argument("value", required=False)
+@_as_json
+def peek(service: str, table: str, value: str | None, as_json: bool) -> None:
+    """Show the next value of a queue or stack, or whether a Bloom filter may have seen a value."""
+    given = {} if value is None else {"value": _parsed(value)}
+    _print_value(_ask(service, "map-peek", map=table, notation=_notation(as_json=as_json), **given), as_json=as_json)
+
+
 @map_group.command("dump")
 @click.argument("service", metavar="NAME")
 @click.argument("tables", metavar="[MAP]…", nargs=-1)
@@ -173,6 +203,17 @@ def _notation(*, as_json: bool) -> str:
     return "network" if as_json else "addresses"
 
 
+def _print_value(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(found)
+    elif "seen" in found:
+        output.say("perhaps" if found["seen"] else "no")
+    else:
+        output.say(_line(found))
+
+
 def _line(element: dict[str, Any]) -> str:
     value = element["values"] if "values" in element else element["value"]
+    if "key" not in element:
+        return json.dumps(value, ensure_ascii=False)
     return f"{json.dumps(element['key'], ensure_ascii=False)} = {json.dumps(value, ensure_ascii=False)}"

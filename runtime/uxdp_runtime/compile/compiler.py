@@ -121,7 +121,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "llvm_major": LLVM_MAJOR,
         "entry": source.entry,
         "programs": list(source.programs),
-        "maps": [to_json(definition) for definition in declared],
+        "maps": [to_json(definition) | {"extra": definition.extra} for definition in declared],
         "num_cpus": source.num_cpus,
         "values": None if source.values is None else dict(source.values),
         # What is compiled ahead of time gets numbers that only the kernel knows when it is loaded.

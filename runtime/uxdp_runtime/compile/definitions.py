@@ -26,6 +26,7 @@ _GLOBAL: Final = re.compile(
 )
 _SECTION: Final = re.compile(r', section "(?P<name>[^"]*)"')
 _ALIGN: Final = re.compile(r", align (\d+)")
+_EXTRA_SHIFT: Final = 48
 _DROPPED: Final = frozenset({"llvm.used", "llvm.compiler.used"})
 
 
@@ -94,9 +95,12 @@ def _declared(maps: Sequence[NativeMap]) -> str:
     return f"@uxdp_declared = constant [{len(maps)} x ptr] [{pointers}], align 8"
 
 
-def num_cpus_operand(num_cpus: int) -> str:
-    """Return the number of workers as an operand of 64 bits."""
-    return str(num_cpus) if num_cpus else f'ptrtoint (ptr @"{NUM_CPUS}" to i64)'
+def num_cpus_operand(num_cpus: int, extra: int = 0) -> str:
+    """Return the number of workers as an operand of 64 bits, and a map's ``extra`` in its upper 16."""
+    if num_cpus:
+        return str(num_cpus | extra << _EXTRA_SHIFT)
+    symbol = f'ptrtoint (ptr @"{NUM_CPUS}" to i64)'
+    return f"add (i64 {symbol}, i64 {extra << _EXTRA_SHIFT})" if extra else symbol
 
 
 def _map_global(name: str, native: NativeMap) -> list[str]:
@@ -106,8 +110,8 @@ def _map_global(name: str, native: NativeMap) -> list[str]:
     numbers = (
         *(kind, definition.key_size, definition.value_size, definition.max_entries, definition.flags, native.number),
     )
-    # struct uxdp_map has num_cpus and a zero side by side: together they are one little-endian 64-bit number.
-    num_cpus = num_cpus_operand(native.num_cpus)
+    # struct uxdp_map has num_cpus, a zero and extra side by side: together they are one little-endian 64-bit number.
+    num_cpus = num_cpus_operand(native.num_cpus, definition.extra)
     store, cpu_store = f'@"{STORE}{plain}"', f'@"{CPU_STORE}{plain}"'
     fields = ", ".join(f"i32 {number}" for number in numbers)
     return [

@@ -21,13 +21,16 @@ from .ir_text import Function, result_of
 OUTER_TYPES: Final = frozenset({"array_of_maps", "hash_of_maps"})
 # Records in ring buffers, and redirects, are told apart by the map's name, which an inner map has not got.
 INNER_TYPES: Final = frozenset(
-    {"array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie"}
+    {"array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack"}
 )
 # The operand of a helper that is a map.
 MAP_OPERANDS: Final[Mapping[str, int]] = {
     "bpf_map_lookup_elem": 0,
     "bpf_map_update_elem": 0,
     "bpf_map_delete_elem": 0,
+    "bpf_map_push_elem": 0,
+    "bpf_map_pop_elem": 0,
+    "bpf_map_peek_elem": 0,
 }
 # As sources have it, and as the compiler rewrites it.
 _LOOKUP: Final = re.compile(

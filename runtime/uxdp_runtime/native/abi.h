@@ -107,7 +107,8 @@ struct uxdp_map {
 	u32 flags;	 /* BPF_F_* of the definition */
 	u32 id;		 /* index of the map in the bundle's manifest */
 	u32 num_cpus;	 /* workers: slots of per-CPU maps */
-	u32 inner;	 /* made by a control plane: "store" is an offset, see maps/nested.h */
+	u16 inner;	 /* made by a control plane: "store" is an offset, see maps/nested.h */
+	u16 extra;	 /* map_extra of the definition: BLOOM_FILTER's number of hashes */
 	void *store;	 /* the map's memory; page-aligned */
 	void *cpu_store; /* this worker's part of it: store + uxdp_store_cpu_offset(map, worker) */
 };
@@ -235,6 +236,13 @@ s64 uxdp_store_init(const struct uxdp_map *map);
 s64 uxdp_map_lookup(const struct uxdp_map *map, const void *key, void *value);
 s64 uxdp_map_update(const struct uxdp_map *map, const void *key, const void *value, u64 flags);
 s64 uxdp_map_delete(const struct uxdp_map *map, const void *key);
+/*
+ * Maps without keys, whose lookup is a peek (of a BLOOM_FILTER with the value to look for), and
+ * whose update a push. uxdp_map_pop takes the next value; uxdp_map_read_value reads any, counted
+ * from the one that was pushed first.
+ */
+s64 uxdp_map_pop(const struct uxdp_map *map, void *value);
+s64 uxdp_map_read_value(const struct uxdp_map *map, u64 place, void *value);
 /* key NULL: the first; -ENOENT behind the last. */
 s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, void *next);
 /*

@@ -7,10 +7,12 @@
  */
 #include "clock.h"
 #include "maps/array.h"
+#include "maps/bloom.h"
 #include "maps/hash_control.h"
 #include "maps/lpm_update.h"
 #include "maps/perf.h"
 #include "maps/prog_array.h"
+#include "maps/queue.h"
 #include "maps/redirect.h"
 #include "maps/ringbuf.h"
 #include "timers.h"
@@ -44,6 +46,11 @@ UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
 		return redirect_is_valid(map) ? redirect_bytes(map) : 0;
 	case BPF_MAP_TYPE_RINGBUF:
 		return ringbuf_is_valid(map) ? ringbuf_bytes(map) : 0;
+	case BPF_MAP_TYPE_QUEUE:
+	case BPF_MAP_TYPE_STACK:
+		return queue_is_valid(map) ? queue_bytes(map) : 0;
+	case BPF_MAP_TYPE_BLOOM_FILTER:
+		return bloom_is_valid(map) ? bloom_bytes(map) : 0;
 	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
 		return perf_is_valid(map) ? map->num_cpus * perf_cpu_bytes() : 0;
 	default:
@@ -74,6 +81,9 @@ UXDP_CONTROL s64 uxdp_store_init(const struct uxdp_map *map)
 	if (map_is_hash(map))
 		hash_init(map, clock_ns(CLOCK_MONOTONIC) ^ (u64)map->store << 20 ^
 				   (u64)__builtin_frame_address(0));
+	else if (map->kind == BPF_MAP_TYPE_BLOOM_FILTER && !(map->flags & BPF_F_ZERO_SEED))
+		*(u32 *)map->store =
+		    clock_ns(CLOCK_MONOTONIC) * 0x9e3779b1u ^ (u64)map->store >> 12;
 	else if (map->kind == BPF_MAP_TYPE_RINGBUF)
 		((struct ringbuf *)map->store)->mask = map->max_entries - 1;
 	else if (map->kind == BPF_MAP_TYPE_PERF_EVENT_ARRAY)
@@ -104,6 +114,11 @@ UXDP_CONTROL s64 uxdp_map_lookup(const struct uxdp_map *map, const void *key, vo
 			read_value((u8 *)value + cpu * array_stride(map), found, array_stride(map));
 		}
 		return 0;
+	case BPF_MAP_TYPE_QUEUE:
+	case BPF_MAP_TYPE_STACK:
+		return queue_get(map, value, false);
+	case BPF_MAP_TYPE_BLOOM_FILTER:
+		return bloom_peek(map, value);
 	case BPF_MAP_TYPE_LPM_TRIE:
 		found = lpm_lookup(map, key);
 		break;
@@ -164,6 +179,11 @@ UXDP_CONTROL s64 uxdp_map_update(const struct uxdp_map *map, const void *key, co
 		return percpu_array_update(map, key, value, flags);
 	case BPF_MAP_TYPE_DEVMAP_HASH:
 		return devmap_hash_update(map, key, value, flags);
+	case BPF_MAP_TYPE_QUEUE:
+	case BPF_MAP_TYPE_STACK:
+		return queue_push(map, value, flags);
+	case BPF_MAP_TYPE_BLOOM_FILTER:
+		return bloom_push(map, value, flags);
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_update(map, key, value, flags);
 	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
@@ -187,7 +207,11 @@ UXDP_CONTROL s64 uxdp_map_delete(const struct uxdp_map *map, const void *key)
 	switch (map->kind) {
 	case BPF_MAP_TYPE_ARRAY:
 	case BPF_MAP_TYPE_PERCPU_ARRAY:
+	case BPF_MAP_TYPE_QUEUE:
+	case BPF_MAP_TYPE_STACK:
 		return -EINVAL;
+	case BPF_MAP_TYPE_BLOOM_FILTER:
+		return -EOPNOTSUPP;
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_delete(map, key);
 	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
@@ -211,12 +235,35 @@ UXDP_CONTROL s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, 
 	switch (map->kind) {
 	case BPF_MAP_TYPE_LPM_TRIE:
 		return lpm_next_key(map, key, next);
+	case BPF_MAP_TYPE_QUEUE:
+	case BPF_MAP_TYPE_STACK:
+		return -EINVAL;
+	case BPF_MAP_TYPE_BLOOM_FILTER:
+		return -EOPNOTSUPP;
 	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
 	case BPF_MAP_TYPE_RINGBUF:
 		return -ENOTSUPP;
 	default:
 		return index_next_key(map, key, next);
 	}
+}
+
+UXDP_CONTROL s64 uxdp_map_pop(const struct uxdp_map *map, void *value)
+{
+	if (map->flags & (BPF_F_RDONLY | BPF_F_WRONLY))
+		return -EPERM;
+	if (map->kind != BPF_MAP_TYPE_QUEUE && map->kind != BPF_MAP_TYPE_STACK)
+		return -EOPNOTSUPP;
+	return queue_get(map, value, true);
+}
+
+UXDP_CONTROL s64 uxdp_map_read_value(const struct uxdp_map *map, u64 place, void *value)
+{
+	if (map->flags & BPF_F_WRONLY)
+		return -EPERM;
+	if (map->kind != BPF_MAP_TYPE_QUEUE && map->kind != BPF_MAP_TYPE_STACK)
+		return -EOPNOTSUPP;
+	return queue_read(map, value, place);
 }
 
 UXDP_CONTROL s64 uxdp_map_read(const struct uxdp_map *map, void *key, bool first, void *keys,

@@ -8,6 +8,7 @@
 #include "helpers/perf.c"
 #include "helpers/metadata.c"
 #include "helpers/probe.c"
+#include "helpers/queue.c"
 #include "helpers/redirect.c"
 #include "helpers/ringbuf.c"
 #include "helpers/sections.c"

@@ -37,7 +37,8 @@ _MAX_BYTES: Final = 1 << 18
 _FLAGS: Final = {"any": BPF_ANY, "new": BPF_NOEXIST, "existing": BPF_EXIST}
 _NOTATIONS: Final = {"network": Notation.NETWORK, "addresses": Notation.ADDRESSES, "bpftool": Notation.BPFTOOL}
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
-_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap"})
+_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap", "bloom_filter"})
+_BLOOM_FILTER: Final = "bloom_filter"
 _PROGRAM = struct.Struct("=I")
 
 
@@ -55,6 +56,14 @@ class _Side(Protocol):
     def delete(self, key: bytes) -> None: ...
 
     def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]: ...
+
+
+class _Sequence(_Side, Protocol):
+    """A side of a map without keys."""
+
+    def pop(self) -> bytes | None: ...
+
+    def has_value(self, value: bytes) -> bool: ...
 
 
 class _KernelSide:
@@ -84,6 +93,12 @@ class _KernelSide:
 
     def delete(self, key: bytes) -> None:
         self._table.delete(key)
+
+    def pop(self) -> bytes | None:
+        return self._table.pop()
+
+    def has_value(self, value: bytes) -> bool:
+        return self._table.has_value(value)
 
     def page(self, cursor: bytes | None, count: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         items, following = self._table.page(cursor, count)
@@ -125,6 +140,29 @@ class Elements:
             self.mirror.delete(key)
 
 
+def _has_elements(elements: Elements) -> bool:
+    """Whether they can be read without being changed: those of a queue in the kernel cannot."""
+    if elements.codec.has_no_keys and isinstance(elements.side, _KernelSide):
+        return False
+    return elements.codec.definition.type not in _WITHOUT_ELEMENTS
+
+
+def _check_keys(codec: MapCodec, *, has_keys: bool) -> None:
+    if codec.has_no_keys == has_keys:
+        what, remedy = ("push", "uxdp map set") if not has_keys else ("set", "uxdp map push")
+        raise UnsupportedFeatureError(
+            f"{what} for a map of type {codec.definition.type}",
+            "it has no keys" if has_keys else "its elements have keys",
+            context=f"map {codec.name}",
+            remedy=remedy,
+        )
+
+
+def _sequence(side: _Side) -> _Sequence:
+    assert isinstance(side, Store | _KernelSide)  # noqa: S101  # no map of maps
+    return side
+
+
 def _definition(name: str, elements: Elements) -> dict[str, Any]:
     definition = elements.codec.definition
     return {
@@ -136,7 +174,7 @@ def _definition(name: str, elements: Elements) -> dict[str, Any]:
         "flags": definition.flags,
         "typed": elements.codec.is_typed,
         "global_data": elements.codec.is_global_data,
-        "has_elements": definition.type not in _WITHOUT_ELEMENTS,
+        "has_elements": _has_elements(elements),
         "in_kernel": isinstance(elements.side, _KernelSide | OuterMap),
         "cpus": elements.cpus if elements.codec.is_per_cpu else 1,
     }
@@ -250,6 +288,7 @@ class MapAccess:
         :raises MissingElementError: there is none
         """
         with self._find(request) as elements:
+            _check_keys(elements.codec, has_keys=True)
             key = elements.codec.encode_key(request["key"])
             value = elements.side.lookup(key)
             if value is None:
@@ -264,6 +303,7 @@ class MapAccess:
         with self._find(request) as elements:
             self._check_writable(elements)
             codec = elements.codec
+            _check_keys(codec, has_keys=True)
             key = codec.encode_key(request["key"])
             if codec.is_global_data:
                 # Variables that are not named keep what they have now.
@@ -274,7 +314,47 @@ class MapAccess:
         """Carry out {"map", "key"}."""
         with self._find(request) as elements:
             self._check_writable(elements)
+            _check_keys(elements.codec, has_keys=True)
             elements.delete(elements.codec.encode_key(request["key"]))
+
+    def push(self, request: Mapping[str, Any]) -> None:
+        """Carry out {"map", "value", "replace"}: push a value; ``replace``: out of a full map, the oldest goes."""
+        with self._find(request) as elements:
+            _check_keys(elements.codec, has_keys=False)
+            flags = BPF_EXIST if request.get("replace", False) else BPF_ANY
+            value = elements.codec.encode(request["value"])
+            elements.side.update(b"", value, flags)
+            if elements.mirror is not None:
+                elements.mirror.update(b"", value, flags)
+
+    def pop(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer {"map"} with the next value of a queue or stack, which is taken out.
+
+        :raises MissingElementError: it is empty
+        """
+        with self._find(request) as elements:
+            _check_keys(elements.codec, has_keys=False)
+            value = _sequence(elements.side).pop()
+            if value is None:
+                raise MissingElementError("is empty", context=f"map {elements.codec.name}")
+            return self._written(elements, [(b"", value)], request)[0]
+
+    def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer {"map"} with the next value of a queue or stack; {"map", "value"} with whether a Bloom filter may have
+        seen the value.
+
+        :raises MissingElementError: it is empty
+        """
+        with self._find(request) as elements:
+            codec = elements.codec
+            _check_keys(codec, has_keys=False)
+            if codec.definition.type == _BLOOM_FILTER:
+                value = codec.encode(request.get("value"))
+                return {"value": request.get("value"), "seen": _sequence(elements.side).has_value(value)}
+            found = elements.side.lookup(b"")
+            if found is None:
+                raise MissingElementError("is empty", context=f"map {codec.name}")
+            return self._written(elements, [(b"", found)], request)[0]
 
     def dump(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer {"map", "cursor", "zeros"} with the next elements, and the cursor for those behind them, or None.
@@ -286,7 +366,7 @@ class MapAccess:
 
     def _dumped(self, elements: Elements, request: Mapping[str, Any]) -> dict[str, Any]:
         definition = elements.codec.definition
-        if definition.type in _WITHOUT_ELEMENTS:
+        if not _has_elements(elements):
             raise UnsupportedFeatureError(
                 f"reading a map of type {definition.type}",
                 "it has no elements to show",
@@ -371,4 +451,7 @@ def map_handlers(current: Callable[[], MapAccess]) -> dict[str, Handler]:
         "map-delete": lambda request: current().delete(request),
         "map-dump": lambda request: current().dump(request),
         "map-load": lambda request: current().load(request),
+        "map-push": lambda request: current().push(request),
+        "map-pop": lambda request: current().pop(request),
+        "map-peek": lambda request: current().peek(request),
     }

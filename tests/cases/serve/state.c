@@ -67,6 +67,19 @@ struct {
 	__type(value, __u32);
 } ports SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 3);
+	__type(value, __be32);
+} jobs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_BLOOM_FILTER);
+	__uint(max_entries, 1000);
+	__uint(map_extra, 4);
+	__type(value, __u32);
+} numbers SEC(".maps");
+
 struct group {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 100);
@@ -136,7 +149,7 @@ SEC("xdp")
 int state(struct xdp_md *ctx)
 {
 	struct report *report = report_of(ctx);
-	__u32 zero = 0, key = bpf_htonl(0x0a000001);
+	__u32 zero = 0, job = 0, key = bpf_htonl(0x0a000001);
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
 	__u64 *count = bpf_map_lookup_elem(&per_worker, &zero);
@@ -147,6 +160,9 @@ int state(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	*count += 1;
 	seen += 1;
+	bpf_map_push_elem(&numbers, &report->number, BPF_ANY);
+	if (!bpf_map_pop_elem(&jobs, &job))
+		bpf_map_push_elem(&numbers, &job, BPF_ANY);
 	count_member(0, key);
 	count_member(1, key);
 	report->version = VERSION;
