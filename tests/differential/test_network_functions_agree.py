@@ -19,6 +19,8 @@ from tests.differential.network_functions.dns_limiter import DNS_LIMITER
 from tests.differential.network_functions.filter import FILTER
 from tests.differential.network_functions.nat64 import NAT64
 from tests.differential.network_functions.router import ROUTER, ROUTER_STRICT
+from tests.differential.network_functions.syn_proxy import SYN_PROXY, SYN_PROXY_TIMESTAMPS
+from tests.differential.network_functions.telemetry import TELEMETRY
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.compile.program import compile_program
@@ -44,6 +46,9 @@ NETWORK_FUNCTIONS = {
     "nat64": NAT64,
     "router": ROUTER,
     "router_strict": ROUTER_STRICT,
+    "syn_proxy": SYN_PROXY,
+    "syn_proxy_timestamps": SYN_PROXY_TIMESTAMPS,
+    "telemetry": TELEMETRY,
 }
 
 
