@@ -15,10 +15,12 @@ What has no such form is left alone: whoever builds then takes clang's object (s
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from .assembly_translation import Assembly, FunctionContext, Module, translated
 from .bpf_assembly import AssemblyError
+from .ir_promises import Signature, UndefinedIrError, plain_header
 from .ir_syntax import NAME, closing, end_of_type, first_block, split_arguments
 
 _ASM: Final = re.compile(
@@ -48,7 +50,7 @@ def with_plain_assembly(text: str) -> tuple[str, str]:
     prefix = "asm"
     while f"%{prefix}." in text or f"\n{prefix}." in text:
         prefix += "x"
-    module = Module(prefix)
+    module = Module(prefix, _signatures(text))
     for line in text.split("\n"):
         if body:
             body.append(line)
@@ -62,6 +64,17 @@ def with_plain_assembly(text: str) -> tuple[str, str]:
     declared = {line.partition("(")[0].rpartition(" ")[2] for line in made if line.startswith("declare ")}
     made += [declaration for name, declaration in module.declarations.items() if name not in declared]
     return "\n".join([*made, ""]), module.reason
+
+
+def _signatures(text: str) -> dict[str, Signature]:
+    """Return the types of the module's functions."""
+    found = {}
+    for line in text.split("\n"):
+        if line.startswith(("define ", "declare ")) and "@llvm." not in line:
+            with suppress(UndefinedIrError):  # what cannot be called by name is refused elsewhere
+                _plain, name, signature = plain_header(line)
+                found[name] = signature
+    return found
 
 
 class _Rewriter:

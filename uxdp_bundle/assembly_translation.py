@@ -4,11 +4,13 @@ Registers are followed as values, so a text with jumps becomes blocks with phis;
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from .bpf_assembly import AssemblyError, Register, Statement, Target, parse
+from .ir_promises import Signature
 from .ir_syntax import split_arguments
 
 MAY_GOTO: Final = "may_goto ${0:l}"
@@ -47,9 +49,10 @@ _ARGUMENTS: Final = ("r1", "r2", "r3", "r4", "r5")
 
 @dataclass(slots=True)
 class Module:
-    """What functions share: the beginning of new names, what has to be declared, and what was not understood."""
+    """What functions share: the beginning of new names, types of functions, declarations, what was not understood."""
 
     prefix: str
+    signatures: Mapping[str, Signature]
     declarations: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
@@ -359,16 +362,34 @@ class _Translation:
         )
 
     def _call(self, statement: Statement) -> None:
-        arguments = []
-        for register in _ARGUMENTS:
-            value = self._state.get(register)
-            if value is None:
-                break
-            arguments.append(f"{value.kind} {value.text}")
-        result = self._new("i64", f"call i64 inttoptr (i64 {statement.right} to ptr)({', '.join(arguments)})")
-        for register in _ARGUMENTS:
+        if statement.operator:
+            result = self._call_by_name(statement.operator)
+        else:
+            values = [self._state[name] for name in takewhile(self._state.__contains__, _ARGUMENTS)]
+            arguments = ", ".join(f"{value.kind} {value.text}" for value in values)
+            result = self._new("i64", f"call i64 inttoptr (i64 {statement.right} to ptr)({arguments})")
+        for register in ("r0", *_ARGUMENTS):
             self._state.pop(register, None)
-        self._state["r0"] = result
+        if result is not None:
+            self._state["r0"] = result
+
+    def _call_by_name(self, name: str) -> _Value | None:
+        """Call a function of the module, or a kfunc; return what it gives."""
+        signature = self._function.module.signatures.get(name)
+        if signature is None:
+            raise AssemblyError(f"call {name}: nothing of that name is declared")
+        arguments = [
+            f"{kind} {self._as(self._get(Register(register, is_word=False)), kind)}"
+            for kind, register in zip(signature.parameters, _ARGUMENTS, strict=False)
+        ]
+        call = f"call {signature.result} @{name}({', '.join(arguments)})"
+        if signature.result == "void":
+            self._emit(call)
+            return None
+        value = self._new(signature.result, call)
+        if signature.result in ("ptr", "i64"):
+            return value
+        return self._new("i64", f"zext {signature.result} {value.text} to i64")
 
     # Control flow
 

@@ -33,6 +33,7 @@ _BRANCH: Final = re.compile(
 _GOTO: Final = re.compile(r"gotol? (?P<target>\S+)")
 _MAY_GOTO: Final = re.compile(r"may_goto (?P<target>\S+)")
 _CALL: Final = re.compile(r"call (?P<right>\S+)")
+_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*")
 _LABEL_OPERAND: Final = re.compile(r"\$\{(\d+):l\}")
 _RELATIVE: Final = re.compile(r"\+(0[xX][0-9a-fA-F]+|\d+)")
 # What bpf_experimental.h of before may_goto was known to assemblers has in its place.
@@ -73,8 +74,9 @@ class Statement:
     """One instruction.
 
     ``kind`` is one of arithmetic, move, negate, extend, swap, load, store, atomic, branch, goto, may_goto and call;
-    ``operator`` what it says besides: the operator, ``be``, ``le`` or ``bswap``, ``s`` or ``u`` of a load. ``right`` is
-    a register or a number; of a memory access ``base`` and ``offset`` are the address, ``bits`` the width.
+    ``operator`` what it says besides: the operator, ``be``, ``le`` or ``bswap``, ``s`` or ``u`` of a load, the name of
+    a function that is called. ``right`` is a register or a number; of a memory access ``base`` and ``offset`` are the
+    address, ``bits`` the width.
     """
 
     text: str
@@ -161,6 +163,8 @@ def _statement(text: str, slot: int) -> Statement:
     if match := _MOVE.fullmatch(text):
         return Statement(text, slot, "move", left=_register(match["left"], text), right=_operand(match["right"], text))
     if match := _CALL.fullmatch(text):
+        if _FUNCTION.fullmatch(match["right"]):
+            return Statement(text, slot, "call", match["right"])
         return Statement(text, slot, "call", right=_number(match["right"], text, range(1, 1 << 16)))
     if _MAY_GOTO.fullmatch(text):
         return Statement(text, slot, "may_goto")

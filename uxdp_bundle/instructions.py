@@ -130,7 +130,7 @@ class Code:
         self._at = {(f.section, f.start): f for functions in self.functions.values() for f in functions}
         self._calls: dict[Function, dict[int, Call]] = {}
         self._jump_targets: dict[Function, list[int]] = {}
-        self._handlers = _exception_callbacks(bpf_object)
+        self._handlers = exception_callbacks(bpf_object)
 
     def section(self, function: Function) -> Section:
         """Return the section that holds a function."""
@@ -251,7 +251,7 @@ class Code:
         return Function(symbol.name, symbol.section, start // INSTRUCTION_BYTES, end // INSTRUCTION_BYTES, symbol.bind)
 
 
-def _exception_callbacks(bpf_object: BpfObject) -> dict[str, str]:
+def exception_callbacks(bpf_object: BpfObject) -> dict[str, str]:
     """Return which function handles the exceptions (bpf_throw) of which program: no instruction refers to it.
 
     Source: libbpf, bpf_prog_assign_exc_cb: the program's declaration tag "exception_callback:NAME"

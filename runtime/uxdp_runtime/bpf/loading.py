@@ -48,6 +48,8 @@ _ARRAY: Final = MAP_TYPES.index("array")
 _BPF_F_MMAPABLE: Final = 1 << 10  # include/uapi/linux/bpf.h
 _MANUAL: Final = "manual"  # the flag of a program in SEC("?…")
 _PROGRAM_REFUSED: Final = re.compile(r"prog '(?P<name>[^']+)': BPF program load failed")
+# What the verifier says if libbpf left out the function that a declaration tag "exception_callback" names.
+_NO_HANDLER: Final = "exception callback type id not found"
 _VMLINUX_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 _KERNEL_CONFIGS: Final = (Path("/proc/config.gz"), Path("/boot") / f"config-{os.uname().release}")
 _NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9_]")
@@ -259,6 +261,8 @@ def _verifier_error(
     number = refused.errno or errno.EINVAL
     if number in (errno.EACCES, errno.EPERM) and capabilities.lacks_perfmon():
         remedy = "this process lacks CAP_PERFMON, without which the verifier allows less: give it that, or run as root"
+    elif refusal.reason.startswith(_NO_HANDLER):
+        remedy = "use libbpf 1.3 or newer, which loads a handler of exceptions with its program"
     return VerifierError(
         number,
         program,

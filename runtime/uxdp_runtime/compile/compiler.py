@@ -14,6 +14,7 @@ from uxdp_bundle.bpf_object import BpfObject
 from uxdp_bundle.btf import Kind
 from uxdp_bundle.confined_child import LLVMLITE_REMEDY, llvmlite_folder, run_child
 from uxdp_bundle.errors import BindingError, LoweringError, UnsupportedFeatureError, UxdpError
+from uxdp_bundle.instructions import exception_callbacks
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.manifest import MapDefinition, to_json
 
@@ -127,6 +128,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         # What is compiled ahead of time gets numbers that only the kernel knows when it is loaded.
         "late": source.values is None and source.num_cpus == 0,
         **_externs(source.object),
+        "handlers": exception_callbacks(BpfObject(source.object)),
         "variables": {name: section for name, (section, _offset) in writable_variables(source.object).items()},
         "constants": {
             name: content.hex() for name, content in (_with_addresses(source.object) | dict(source.constants)).items()

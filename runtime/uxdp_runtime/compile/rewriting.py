@@ -16,6 +16,7 @@ from . import (
     context,
     coverage,
     definitions,
+    exceptions,
     intrinsics,
     ir_text,
     kfuncs,
@@ -78,7 +79,8 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     if not request["from_c"]:
         loop_limits.limit_loops(module)
         limits.check_limits(module)
-        drop_unreached(module, request["programs"])
+        drop_unreached(module, [*request["programs"], *request["handlers"].values()])
+        exceptions.rewrite_exceptions(module, request["programs"], request["handlers"])
         if request["coverage"]:
             coverage.instrument(module, request["entry"], request["programs"])
         bounds.keep_inside(module)
