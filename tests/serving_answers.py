@@ -34,7 +34,8 @@ def queue_answer(frames: int, *, queue: int = 0, factor: int = 1) -> dict[str, A
 
 
 def stats_answer(time: float, *queues: dict[str, Any]) -> dict[str, Any]:
-    return {"name": "edge", "time": time, "restarts": 2, "queues": list(queues)}
+    asked = {"asked": 40, "failed": 2, "remembered": 960}
+    return {"name": "edge", "time": time, "restarts": 2, "queues": list(queues), "kernel_questions": asked}
 
 
 def status_answer(*, serving: bool = True) -> dict[str, Any]:

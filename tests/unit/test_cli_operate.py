@@ -105,6 +105,7 @@ def test_stats_shows_counters(service: dict[str, bool]) -> None:
     assert "lost: tx_ring_full" in result.stdout
     document = json.loads(run("stats", "edge", "--json").stdout)
     assert document["queues"][0]["verdicts"]["tx"] == 4000
+    assert "the kernel was asked 40 times, 2 of them in vain; 960 answers were remembered" in result.output
 
 
 def test_stats_watch_prints_a_document_a_line(service: dict[str, bool]) -> None:

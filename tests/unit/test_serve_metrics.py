@@ -88,6 +88,8 @@ def test_metrics_are_the_counters(served: Served) -> None:
     assert found[("uxdp_frame_latency_seconds_bucket", "eth0", "0", "+Inf")] == 1000
     assert found[("uxdp_frame_latency_seconds_count", "eth0", "0")] == 1000
     assert found[("uxdp_frame_latency_seconds_sum", "eth0", "0")] == pytest.approx(1000 * 1536e-9)
+    assert found[("uxdp_kernel_questions_total", "asked")] == 40
+    assert found[("uxdp_kernel_questions_total", "remembered")] == 960
     info = [key for key in found if key[0] == "uxdp_service_info"]
     assert len(info) == 1
     assert {"edge", "xdp_main", "ab" * 32} <= set(info[0])

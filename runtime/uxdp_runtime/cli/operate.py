@@ -67,6 +67,12 @@ def stats(name: str, watch: bool, count: int | None, as_json: bool) -> None:
             output.print_json(answer)
         else:
             output.print_table(name, COLUMNS, table_rows(rates(None, answer)))
+            if "kernel_questions" in answer:
+                asked = answer["kernel_questions"]
+                output.say(
+                    f"the kernel was asked {asked['asked']} times, {asked['failed']} of them in vain; "
+                    f"{asked['remembered']} answers were remembered"
+                )
         return
     before: dict[str, Any] | None = None
     left = count

@@ -33,6 +33,7 @@ from . import events
 from .handover import Estate
 from .port import Port, ServedQueue
 from .ports_library import ports_library
+from .route_watch import RouteWatch
 
 READY, REFUSED, GO, SERVING, STOP, DRAIN, ENDED = b"R", b"X", b"G", b"V", b"S", b"D", b"E"
 _MAX_MESSAGE_BYTES: Final = 1 << 16
@@ -110,7 +111,9 @@ class DataProcess:
         return os.waitstatus_to_exitcode(status)
 
 
-def fork_data_process(port: Port, workers: Sequence[Worker], estate: Estate) -> DataProcess:
+def fork_data_process(
+    port: Port, workers: Sequence[Worker], estate: Estate, watch: RouteWatch | None = None
+) -> DataProcess:
     """Fork a data process, which waits for ``go`` before it touches a ring.
 
     The calling process must have one thread only: a fork copies no other.
@@ -122,7 +125,7 @@ def fork_data_process(port: Port, workers: Sequence[Worker], estate: Estate) -> 
         status = _EXIT_FAILED
         try:
             ours.close()
-            _serve(theirs, port, workers, estate)
+            _serve(theirs, port, workers, estate, watch)
             status = 0
         except BaseException as error:  # nothing may return into the control process's code
             events.report("data_process_failed", f"data process: {type(error).__name__}: {error}", level=logging.ERROR)
@@ -132,12 +135,14 @@ def fork_data_process(port: Port, workers: Sequence[Worker], estate: Estate) -> 
     return DataProcess(pid, os.pidfd_open(pid), ours)
 
 
-def _serve(channel: socket.socket, port: Port, workers: Sequence[Worker], estate: Estate) -> None:
+def _serve(
+    channel: socket.socket, port: Port, workers: Sequence[Worker], estate: Estate, watch: RouteWatch | None
+) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the control process decides
     wake_fd = eventfd()
     kernels = [kernel for worker in workers if (kernel := worker.module.kernel) is not None]
-    asking = {kernel.fd for kernel in kernels}
+    asking = {kernel.fd for kernel in kernels} | ({watch.fd} if watch is not None else set())
     _close_all_but({channel.fileno(), wake_fd, *port.descriptors(), *estate.descriptors(), *asking})
     try:
         found = port.enter()
@@ -150,6 +155,8 @@ def _serve(channel: socket.socket, port: Port, workers: Sequence[Worker], estate
     for kernel in kernels:
         kernel.forget()  # what was answered to an earlier data process
         kernel.check()
+    if watch is not None:
+        watch.follow(kernels)
     channel.send(READY + json.dumps(found).encode())
     if channel.recv(1) != GO:
         return

@@ -5,9 +5,10 @@ code works on, are the same kernel maps; other stores are the same memory.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
 from uxdp_bundle.binding import BoundBundle
@@ -23,6 +24,7 @@ from ..stores import StoreMemory, Stores, control_library
 from ..verify import VerifiedObject, VerifiedProgram, verify
 from .map_access import MapAccess
 from .options import ServeOptions
+from .route_watch import RouteWatch
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -44,6 +46,7 @@ class Loaded:
     stores: Stores
     maps: MapAccess
     workers: tuple[NativeModule, ...]
+    watch: RouteWatch | None  # None: the program asks the kernel nothing
     resources: ExitStack
 
     def close(self) -> None:
@@ -63,6 +66,15 @@ class Loaded:
             for name in (definition.name for definition in self.compiled.source.maps)
             if name in self.verified.maps and _is_shared(self.verified.maps[name])
         }
+
+    @property
+    def questions(self) -> Counter[str]:
+        """How often the program asked the kernel, how often that failed, and how often an answer was remembered."""
+        total: Counter[str] = Counter()
+        for worker in self.workers:
+            if worker.kernel is not None:
+                total.update(asdict(worker.kernel.questions))
+        return total
 
     @property
     def program(self) -> VerifiedProgram:
@@ -148,7 +160,9 @@ def load(
                 )
             )
         workers = tuple(_worker(compiled, stores, number, stack) for number in range(num_workers))
-        return Loaded(verified, compiled, stores, maps, workers, stack.pop_all())
+        asks = any(worker.kernel is not None for worker in workers)
+        watch = stack.enter_context(RouteWatch()) if asks else None
+        return Loaded(verified, compiled, stores, maps, workers, watch, stack.pop_all())
 
 
 def _worker(compiled: CompiledProgram, stores: Stores, number: int, stack: ExitStack) -> NativeModule:

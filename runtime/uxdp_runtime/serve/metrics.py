@@ -237,6 +237,12 @@ class _Collector:
                 gauge.add_metric(_place(queue), queue[key])
             yield gauge
         yield self._latency(queues)
+        if "kernel_questions" in stats:
+            text = "Questions to the kernel, those of them that failed, and those that an earlier answer spared."
+            family = self._core.CounterMetricFamily("uxdp_kernel_questions", text, labels=["outcome"])
+            for outcome, number in stats["kernel_questions"].items():
+                family.add_metric([outcome], number)
+            yield family
         if "kernel" in stats:
             runs, seconds = stats["kernel"]["runs"], stats["kernel"]["run_ns"] / 1e9
             text = "Runs of the program in the kernel, if kernel.bpf_stats_enabled is 1."

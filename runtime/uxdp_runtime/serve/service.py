@@ -14,6 +14,7 @@ import os
 import selectors
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Self
@@ -68,6 +69,7 @@ class Service:
         self._turns = ReloadTurns(self._loop)
         self._data: DataProcess | None = None
         self._pause = 0.0
+        self._asked_before: Counter[str] = Counter()
         self._data_started = 0.0
         self._restart_at: float | None = None
         with ExitStack() as stack:
@@ -157,7 +159,15 @@ class Service:
             "restarts": self.restarts,
             "queues": [counters.as_json() for counters in self.port.counters()],
             **self.port.statistics(),
+            **self._questions(),
         }
+
+    def _questions(self) -> dict[str, Any]:
+        """Return what the program asked the kernel; nothing if it asks nothing."""
+        if self.loaded.watch is None:
+            return {}
+        total = self.loaded.questions + self._asked_before
+        return {"kernel_questions": {name: total[name] for name in ("asked", "failed", "remembered")}}
 
     def reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Serve another version of the bundle, without losing a frame.
@@ -179,6 +189,7 @@ class Service:
             stack.callback(loaded.close)
             pause = self._replace(loaded)
             old, self.loaded, self._bundle = self.loaded, loaded, name
+            self._asked_before += old.questions
             stack.pop_all()
         old.close()
         self._pins.replace(self.loaded.shared_maps)
@@ -239,7 +250,7 @@ class Service:
 
     def _fork(self, loaded: Loaded) -> DataProcess:
         workers = [Worker(queue, module) for queue, module in zip(self.port.queues, loaded.workers, strict=True)]
-        data = fork_data_process(self.port, workers, Estate.of(loaded, self._listener))
+        data = fork_data_process(self.port, workers, Estate.of(loaded, self._listener), loaded.watch)
         try:
             found = data.wait_ready(_READY_SECONDS)
         except PortError:
