@@ -121,7 +121,7 @@ _CALLBACKS: Final = {"181": (1, 2, 1), "164": (1, 2, 3), "209": (1, 2, 1)}
 # What reads memory by any address: of the context it would read the kernel's struct xdp_buff, of which there is none.
 _READS_MEMORY: Final = re.compile(
     r"inttoptr \(i64 11[35] to ptr\)"  # bpf_probe_read_kernel, bpf_probe_read_kernel_str
-    r"|@bpf_(?:iter_bits_new|str(?:casecmp|chr|chrnul|cmp|cspn|len|nchr|nlen|nstr|rchr|spn|str))"
+    r"|@bpf_(?:iter_bits_new|probe_read_kernel_(?:str_)?dynptr|str(?:casecmp|chr|chrnul|cmp|cspn|len|nchr|nlen|nstr|rchr|spn|str))"
 )
 _CALL: Final = re.compile(
     r"(?:(?:tail|musttail|notail) )?call (?P<head>(?:[^@()]|\([^()]*\))*?)"

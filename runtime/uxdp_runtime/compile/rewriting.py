@@ -42,7 +42,7 @@ _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.", late_val
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
 # What is given an address that nobody has checked: it may be of the program's own memory, or of none.
-_READS_ANYWHERE: Final = re.compile("uxdp_(?:helper_probe_read_|kfunc_str|kfunc_iter_bits_new)")
+_READS_ANYWHERE: Final = re.compile("uxdp_(?:helper_probe_read_|kfunc_probe_read_|kfunc_str|kfunc_iter_bits_new)")
 # What takes a dynptr, or such an address: either may be of the frame at hand.
 _ASKS_FOR_FRAME: Final = re.compile(rf"{_READS_ANYWHERE.pattern}|uxdp_(?:helper|kfunc)_dynptr_")
 

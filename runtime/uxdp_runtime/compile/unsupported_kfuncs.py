@@ -28,9 +28,6 @@ _REASONS: Final = {
     "it reads the memory of a task, and native code runs for none": """
         bpf_probe_read_user_dynptr bpf_probe_read_user_str_dynptr
     """,
-    "it reads from any address, and native code must not": """
-        bpf_probe_read_kernel_dynptr bpf_probe_read_kernel_str_dynptr
-    """,
     "native code keeps no objects that programs allocate": """
         bpf_list_back bpf_list_front bpf_list_pop_back bpf_list_pop_front bpf_list_push_back_impl
         bpf_list_push_front_impl bpf_obj_drop_impl bpf_obj_new_impl bpf_percpu_obj_drop_impl bpf_percpu_obj_new_impl
