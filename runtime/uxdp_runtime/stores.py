@@ -21,8 +21,8 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 
 from . import abi
 from .bpf.inner_maps import split_inner_name
-from .bpf.timer_fields import timer_fields
-from .compile.compiler import writable_variables
+from .bpf.timer_fields import refused_fields, timer_fields
+from .compile.compiler import with_extra, writable_variables
 from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.inner_maps import OUTER_TYPES, check_inner
 from .compile.names import OWN
@@ -33,7 +33,7 @@ from .store import ControlLibrary, MapOperationError, Store, StoreMemory, contro
 
 _MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman-common.h; in Python only since 3.13
 _POINTER_BYTES = 8
-_MAX_EXTRA = 0xFFFF  # no map here makes sense of more
+_MAX_EXTRA = 0xFFFF  # struct uxdp_map has 16 bits for it
 _HUGE_PAGE_BYTES = 2 << 20
 _HUGE_SHARE = 64  # of the machine's memory: one map is at most so little of it in huge pages
 _ENTRY = struct.Struct("=I")  # of a map of maps
@@ -59,16 +59,27 @@ def check_maps(obj: bytes, maps: Sequence[MapDefinition], control: ControlLibrar
     :param obj: the eBPF object, which tells where a map is used
     :raises UnsupportedFeatureError: of the first such map; ``context`` is its first use
     """
-    for definition in maps:
+    refused = refused_fields(BpfObject(obj))
+    for definition, extra in with_extra(maps, obj):
         if not definition.name.startswith("."):
-            descriptor = _descriptor(definition, 0, 1)
+            if definition.name in refused:
+                raise UnsupportedFeatureError(
+                    f"{refused[definition.name]} in a map's values",
+                    "native code has none of the kernel's objects, and no locks and timers in maps in maps",
+                    context=place_of(obj, definition.name) or f"map {definition.name}",
+                )
+            if extra > _MAX_EXTRA:
+                raise UnsupportedFeatureError(
+                    "bpf_spin_lock", f"more than {_MAX_EXTRA} bytes into a value", context=f"map {definition.name}"
+                )
+            descriptor = _descriptor(definition, 0, 1, extra)
             if control.store_bytes(ctypes.byref(descriptor)) == 0:
                 raise _unsupported(definition, place_of(obj, definition.name))
             if definition.type in OUTER_TYPES:
                 check_inner(definition, place_of(obj, definition.name))
 
 
-def _descriptor(definition: MapDefinition, number: int, num_cpus: int) -> abi.Map:
+def _descriptor(definition: MapDefinition, number: int, num_cpus: int, extra: int) -> abi.Map:
     if definition.type not in MAP_TYPES:
         raise UnsupportedFeatureError(definition.type, "no such map type", context=f"map {definition.name}")
     return abi.Map(
@@ -79,7 +90,7 @@ def _descriptor(definition: MapDefinition, number: int, num_cpus: int) -> abi.Ma
         flags=definition.flags,
         id=number,
         num_cpus=num_cpus,
-        extra=min(definition.extra, _MAX_EXTRA),
+        extra=extra,
     )
 
 
@@ -123,6 +134,7 @@ class Stores:
         self._sections: dict[str, mmap.mmap] = {}
         self._variables = writable_variables(obj)
         declared = [definition for definition in maps if not definition.name.startswith(".")]
+        self._extra = {definition.name: extra for definition, extra in with_extra(declared, obj)}
         self._pool_memory: StoreMemory | None = None
         self._pool: Pool | None = None
         if any(definition.type in OUTER_TYPES for definition in declared):
@@ -277,7 +289,7 @@ class Stores:
     def _allocate(
         self, definition: MapDefinition, number: int, given: mmap.mmap | None, kept: StoreMemory | None
     ) -> Store:
-        descriptor = _descriptor(definition, number, self.num_cpus)
+        descriptor = _descriptor(definition, number, self.num_cpus, self._extra.get(definition.name, 0))
         size = self._control.store_bytes(ctypes.byref(descriptor))
         if size == 0:
             raise _unsupported(definition, "")

@@ -46,7 +46,8 @@ struct pool_map {
 	struct uxdp_map map;
 	u64 cpu_first, cpu_stride;
 };
-enum { ANY, NOEXIST, EXIST };
+enum { ARRAY = 2 };
+enum { ANY, NOEXIST, EXIST, LOCK = 4 };
 
 extern void test_burst_begins(void);
 extern void test_burst_ends(void);
@@ -60,11 +61,23 @@ extern s64 uxdp_helper_map_delete_elem(const struct uxdp_map *map, const void *k
 extern void *uxdp_helper_ringbuf_reserve(const struct uxdp_map *map, u64 size, u64 flags);
 extern s64 uxdp_helper_ringbuf_submit(void *sample, u64 flags);
 extern s64 uxdp_helper_ringbuf_discard(void *sample, u64 flags);
+extern s64 uxdp_helper_spin_lock(u32 *lock);
+extern s64 uxdp_helper_spin_unlock(u32 *lock);
+extern s64 uxdp_helper_for_each_map_elem(const struct uxdp_map *map,
+					 s64 (*callback)(const struct uxdp_map *, const void *,
+							 void *, void *),
+					 void *context, u64 flags);
 extern s64 uxdp_helper_map_push_elem(const struct uxdp_map *map, const void *value, u64 flags);
 extern s64 uxdp_helper_map_pop_elem(const struct uxdp_map *map, void *value);
 extern s64 uxdp_helper_map_peek_elem(const struct uxdp_map *map, void *value);
 extern s64 uxdp_helper_perf_event_output(struct uxdp_frame *frame, const struct uxdp_map *map,
 					 u64 flags, const void *data, u64 size);
+
+/* Nothing to do for the control plane. */
+static void *idle(void *argument)
+{
+	return argument;
+}
 
 struct value {
 	u64 number;
@@ -679,6 +692,109 @@ static void stress_bloom(u64 milliseconds)
 	printf("bloom_filter: %lu values of one worker\n", (unsigned long)totals[0]);
 }
 
+/* --- values with a lock, and callbacks for every element --- */
+
+struct locked {
+	u64 count;
+	u32 lock;
+	u32 zero;
+	u64 same;
+};
+
+static void *lock_worker(void *argument)
+{
+	u64 me = (u64)argument;
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		u32 key = me % 2;
+		struct locked *value = uxdp_helper_map_lookup_elem(&map, &key);
+
+		uxdp_helper_spin_lock(&value->lock);
+		value->count++;
+		value->same = value->count;
+		uxdp_helper_spin_unlock(&value->lock);
+		totals[me]++;
+	}
+	return NULL;
+}
+
+/* Reads whole values, and writes such: what was counted goes on from there. */
+static void *lock_control(void *argument)
+{
+	struct locked value;
+	u32 key = 1;
+
+	while (running()) {
+		CHECK(uxdp_map_lookup(&shared, &key, &value) == 0);
+		CHECK(value.count == value.same && !value.lock);
+		value = (struct locked){.count = 7, .lock = 99, .same = 7};
+		CHECK(uxdp_map_update(&shared, &key, &value, EXIST | LOCK) == 0);
+	}
+	return argument;
+}
+
+static void stress_lock(u64 milliseconds)
+{
+	struct locked value;
+	u32 key = 0;
+
+	create(ARRAY, 4, sizeof(struct locked), 2, 0);
+	shared.extra = offsetof(struct locked, lock) + 1;
+	run(lock_worker, lock_control, milliseconds);
+	CHECK(uxdp_map_lookup(&shared, &key, &value) == 0);
+	CHECK(value.count == totals[0] + totals[2] && value.same == value.count);
+	printf("spin lock: %lu times by one worker\n", (unsigned long)totals[0]);
+}
+
+struct seen {
+	u64 keys[8];
+};
+
+static s64 note_element(const struct uxdp_map *map, const void *key, void *value, void *context)
+{
+	struct seen *seen = context;
+	u64 number = number_of(value);
+
+	CHECK(map->kind == HASH && key);
+	if (number < 8)
+		seen->keys[number]++;
+	return 0;
+}
+
+static void *each_worker(void *argument)
+{
+	u64 me = (u64)argument, key[2];
+	struct uxdp_map map = for_cpu(me);
+
+	for (u64 round = 0; running(); round++) {
+		struct seen seen = {0};
+		struct value value = {8 + round % 40, round};
+
+		make_key(key, value.number);
+		if (uxdp_helper_map_update_elem(&map, key, &value, ANY) == 0)
+			uxdp_helper_map_delete_elem(&map, key);
+		CHECK(uxdp_helper_for_each_map_elem(&map, note_element, &seen, 0) >= 8);
+		for (u32 i = 0; i < 8; i++)
+			CHECK(seen.keys[i] == 1); /* they are there all the time */
+		totals[me]++;
+	}
+	return NULL;
+}
+
+static void stress_each(u64 milliseconds)
+{
+	u64 key[2];
+
+	create(HASH, 16, sizeof(struct value), 256, 0);
+	for (u64 i = 0; i < 8; i++) {
+		make_key(key, i);
+		CHECK(uxdp_map_update(&shared, key, &(struct value){i, 0}, NOEXIST) == 0);
+	}
+	run(each_worker, idle, milliseconds);
+	printf("for each: %lu times by one worker\n", (unsigned long)totals[0]);
+}
+
 /* --- maps of maps --- */
 
 #define INNER_BYTES (1u << 20)
@@ -773,6 +889,8 @@ int main(int argc, char **argv)
 	stress_queue(QUEUE, milliseconds);
 	stress_queue(STACK, milliseconds);
 	stress_bloom(milliseconds);
+	stress_lock(milliseconds);
+	stress_each(milliseconds);
 	stress_nested(milliseconds);
 	stress_perf(milliseconds);
 	return 0;

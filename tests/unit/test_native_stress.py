@@ -31,4 +31,4 @@ def test_concurrent_maps_lose_and_tear_nothing(tmp_path: Path, sanitizer: str) -
     run = subprocess.run([str(program), str(MILLISECONDS_PER_MAP)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
-    assert len(run.stdout.splitlines()) == 12
+    assert len(run.stdout.splitlines()) == 14

@@ -27,7 +27,7 @@ from .libbpf import LibbpfObject, kernel_has_map_type
 from .network_namespace import NetworkNamespace
 from .relocation import ObjectCode
 from .syscall import PROG_TYPE_XDP
-from .timer_fields import timer_fields
+from .timer_fields import lock_fields, timer_fields
 from .verifier_log import LOG_LEVEL, LOG_STATS, parse_refusal
 
 # The first try asks for statistics alone; the others are made after a refusal, until the whole log fits. From Linux 6.4
@@ -174,8 +174,11 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
             known = ", ".join(item.name for item in loaded.maps if not item.section) or "none"
             raise ParameterError(f"the bundle declares no such map, but {known}", context=f"map {name}")
         maps[name].set_max_entries(max_entries)
-    # The kernel takes only maps of the template's flags into a map of maps, and lets nobody map values with timers.
-    private = _initial_targets(bpf_object, STT_OBJECT) | timer_fields(bpf_object).keys()
+    # The kernel takes only maps of the template's flags into a map of maps, and lets nobody map values with
+    # timers or locks.
+    private = (
+        _initial_targets(bpf_object, STT_OBJECT) | timer_fields(bpf_object).keys() | lock_fields(bpf_object).keys()
+    )
     for item in loaded.maps:
         if item.section:
             if item.name in request.reuse:

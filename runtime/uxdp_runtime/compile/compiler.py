@@ -5,7 +5,7 @@ What is compiled was bound, so the IR is what the kernel's verifier has seen. Th
 gets into this process. This process parses no LLVM input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from uxdp_bundle.instructions import exception_callbacks
 from uxdp_bundle.lowering import LLVM_MAJOR
 from uxdp_bundle.manifest import MapDefinition, to_json
 
-from ..bpf.timer_fields import timer_fields
+from ..bpf.timer_fields import lock_fields, timer_fields
 from . import late_values
 from .loader import undefined_names, with_absolute_symbols
 from .places import place_of
@@ -40,6 +40,7 @@ LIBC: Final = (
         "syscall",
     ),
 )
+_MAX_EXTRA: Final = 0xFFFF  # no map here makes sense of more
 _TIMEOUT_SECONDS: Final = 120
 
 
@@ -122,7 +123,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "llvm_major": LLVM_MAJOR,
         "entry": source.entry,
         "programs": list(source.programs),
-        "maps": [to_json(definition) | {"extra": definition.extra} for definition in declared],
+        "maps": [to_json(definition) | {"extra": extra} for definition, extra in with_extra(declared, source.object)],
         "num_cpus": source.num_cpus,
         "values": None if source.values is None else dict(source.values),
         # What is compiled ahead of time gets numbers that only the kernel knows when it is loaded.
@@ -151,6 +152,12 @@ def with_late_values(native: NativeObject, values: Mapping[str, int]) -> NativeO
     """
     known = late_values.define(undefined_names(native.data), values)
     return replace(native, data=with_absolute_symbols(native.data, known)) if known else native
+
+
+def with_extra(maps: Iterable[MapDefinition], obj: bytes) -> list[tuple[MapDefinition, int]]:
+    """Return maps with what struct uxdp_map has as ``extra``: map_extra, or where values have a lock, plus 1."""
+    locks = lock_fields(BpfObject(obj))
+    return [(item, locks[item.name] + 1 if item.name in locks else min(item.extra, _MAX_EXTRA)) for item in maps]
 
 
 def native_library(machine: str) -> bytes:

@@ -28,6 +28,8 @@ MAP_OPERANDS: Final[Mapping[str, int]] = {
     "bpf_map_lookup_elem": 0,
     "bpf_map_update_elem": 0,
     "bpf_map_delete_elem": 0,
+    "bpf_for_each_map_elem": 0,
+    "bpf_map_lookup_percpu_elem": 0,
     "bpf_map_push_elem": 0,
     "bpf_map_pop_elem": 0,
     "bpf_map_peek_elem": 0,

@@ -104,12 +104,13 @@ struct uxdp_map {
 	u32 key_size;	/* bytes */
 	u32 value_size; /* bytes */
 	u32 max_entries;
-	u32 flags;	 /* BPF_F_* of the definition */
-	u32 id;		 /* index of the map in the bundle's manifest */
-	u32 num_cpus;	 /* workers: slots of per-CPU maps */
-	u16 inner;	 /* made by a control plane: "store" is an offset, see maps/nested.h */
-	u16 extra;	 /* map_extra of the definition: BLOOM_FILTER's number of hashes */
-	void *store;	 /* the map's memory; page-aligned */
+	u32 flags;    /* BPF_F_* of the definition */
+	u32 id;	      /* index of the map in the bundle's manifest */
+	u32 num_cpus; /* workers: slots of per-CPU maps */
+	u16 inner;    /* made by a control plane: "store" is an offset, see maps/nested.h */
+	u16 extra;    /* BLOOM_FILTER: map_extra, the number of hashes. HASH, ARRAY: where in values
+			 a struct bpf_spin_lock is, plus 1 */
+	void *store;  /* the map's memory; page-aligned */
 	void *cpu_store; /* this worker's part of it: store + uxdp_store_cpu_offset(map, worker) */
 };
 

@@ -134,7 +134,7 @@ UXDP_CONTROL s64 uxdp_map_lookup(const struct uxdp_map *map, const void *key, vo
 	}
 	if (!found)
 		return -ENOENT;
-	read_value(value, found, map->value_size);
+	read_map_value(map, value, found);
 	return 0;
 }
 
@@ -170,7 +170,7 @@ UXDP_CONTROL s64 uxdp_map_update(const struct uxdp_map *map, const void *key, co
 {
 	if (map->flags & BPF_F_RDONLY)
 		return -EPERM;
-	if (flags & BPF_F_LOCK) /* no value here has a spin lock */
+	if (flags & BPF_F_LOCK && !has_lock(map))
 		return -EINVAL;
 	switch (map->kind) {
 	case BPF_MAP_TYPE_ARRAY:

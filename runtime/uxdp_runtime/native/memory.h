@@ -215,4 +215,77 @@ UXDP_INLINE void seqlock_unlock(u32 *lock)
 	__atomic_store_n(lock, __atomic_load_n(lock, __ATOMIC_RELAXED) + 1, __ATOMIC_RELEASE);
 }
 
+/* --- values with a struct bpf_spin_lock --- */
+
+#define LOCK_BYTES 4u
+
+UXDP_INLINE bool has_lock(const struct uxdp_map *map)
+{
+	return (map->kind == BPF_MAP_TYPE_HASH || map->kind == BPF_MAP_TYPE_ARRAY) && map->extra;
+}
+
+UXDP_INLINE u32 *lock_of(const struct uxdp_map *map, void *value)
+{
+	return (u32 *)((u8 *)value + map->extra - 1);
+}
+
+/* What a process that died has locked is free again when nobody can be waiting for it any more. */
+UXDP_COLD void value_lock_wait(u32 *lock)
+{
+	for (u32 spins = 0; spins < UXDP_SPINS; spins++) {
+		u32 seen = __atomic_load_n(lock, __ATOMIC_RELAXED);
+
+		if (!seen && __atomic_compare_exchange_n(lock, &seen, 1, false, __ATOMIC_ACQUIRE,
+							 __ATOMIC_RELAXED))
+			return;
+		cpu_relax();
+	}
+}
+
+UXDP_INLINE void value_lock(u32 *lock)
+{
+	u32 seen = 0;
+
+	if (unlikely(!__atomic_compare_exchange_n(lock, &seen, 1, false, __ATOMIC_ACQUIRE,
+						  __ATOMIC_RELAXED)))
+		value_lock_wait(lock);
+}
+
+UXDP_INLINE void value_unlock(u32 *lock)
+{
+	__atomic_store_n(lock, 0, __ATOMIC_RELEASE);
+}
+
+/* copy_map_value(): the lock is left as it is. */
+UXDP_INLINE void copy_map_value(const struct uxdp_map *map, void *to, const void *from)
+{
+	u64 before = has_lock(map) ? map->extra - 1u : map->value_size;
+
+	copy_value(to, from, before);
+	if (has_lock(map))
+		copy_value((u8 *)to + before + LOCK_BYTES, (const u8 *)from + before + LOCK_BYTES,
+			   map->value_size - before - LOCK_BYTES);
+}
+
+/* copy_map_value_locked(), into the map. */
+UXDP_INLINE void copy_map_value_locked(const struct uxdp_map *map, void *to, const void *from)
+{
+	value_lock(lock_of(map, to));
+	copy_map_value(map, to, from);
+	value_unlock(lock_of(map, to));
+}
+
+/* From the map to somebody's buffer, who sees no lock, and no value that changes meanwhile. */
+UXDP_SMALL static void read_map_value(const struct uxdp_map *map, void *to, const void *from)
+{
+	if (!has_lock(map)) {
+		read_value(to, from, map->value_size);
+		return;
+	}
+	value_lock(lock_of(map, (void *)from));
+	read_value(to, from, map->value_size);
+	value_unlock(lock_of(map, (void *)from));
+	__builtin_memset(lock_of(map, to), 0, LOCK_BYTES);
+}
+
 #endif

@@ -4,6 +4,8 @@
 #include "helpers/control_flow.c"
 #include "helpers/dynptr.c"
 #include "helpers/iterators.c"
+#include "helpers/elements.c"
+#include "helpers/lock.c"
 #include "helpers/map.c"
 #include "helpers/perf.c"
 #include "helpers/metadata.c"

@@ -59,9 +59,13 @@ UXDP_INLINE s64 array_update(const struct uxdp_map *map, void *part, const void 
 		return -E2BIG;
 	if (unlikely(flags & BPF_NOEXIST))
 		return -EEXIST;
-	if (unlikely(flags & BPF_F_LOCK)) /* no value here has a spin lock */
-		return -EINVAL;
-	copy_value(array_element(map, part, index), value, map->value_size);
+	if (unlikely(flags & BPF_F_LOCK)) {
+		if (!has_lock(map))
+			return -EINVAL;
+		copy_map_value_locked(map, array_element(map, part, index), value);
+		return 0;
+	}
+	copy_map_value(map, array_element(map, part, index), value);
 	return 0;
 }
 

@@ -51,7 +51,7 @@ UXDP_SMALL static s64 hash_control_lookup(const struct uxdp_map *map, const void
 	if (!element)
 		return -ENOENT;
 	if (!hash_is_percpu(map)) {
-		read_value(value, hash_value_of(map, NULL, element - 1), map->value_size);
+		read_map_value(map, value, hash_value_of(map, NULL, element - 1));
 		return 0;
 	}
 	for (u32 cpu = 0; cpu < map->num_cpus; cpu++)

@@ -119,6 +119,15 @@ UXDP_INLINE struct hash_slot hash_find(const struct uxdp_map *map, void *part, c
 	}
 }
 
+/* Most are marked already, and a write would take the line from the other CPUs. */
+UXDP_INLINE void lru_mark(const struct uxdp_map *map, u32 element)
+{
+	struct lru_node *node = lru_node(map, element);
+
+	if (!__atomic_load_n(&node->ref, __ATOMIC_RELAXED))
+		__atomic_store_n(&node->ref, 1, __ATOMIC_RELAXED);
+}
+
 /* For programs: part is map->cpu_store. */
 UXDP_INLINE void *hash_lookup(const struct uxdp_map *map, const void *key)
 {
@@ -126,13 +135,8 @@ UXDP_INLINE void *hash_lookup(const struct uxdp_map *map, const void *key)
 
 	if (!element)
 		return NULL;
-	if (hash_is_lru(map)) {
-		struct lru_node *node = lru_node(map, element - 1);
-
-		/* Most are marked already, and a write would take the line from the other CPUs. */
-		if (!__atomic_load_n(&node->ref, __ATOMIC_RELAXED))
-			__atomic_store_n(&node->ref, 1, __ATOMIC_RELAXED);
-	}
+	if (hash_is_lru(map))
+		lru_mark(map, element - 1);
 	return hash_value_of(map, map->cpu_store, element - 1);
 }
 

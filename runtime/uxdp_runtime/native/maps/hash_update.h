@@ -195,7 +195,7 @@ UXDP_INLINE void write_value(const struct uxdp_map *map, const struct hash_write
 			     u32 element, const void *value)
 {
 	if (!hash_is_percpu(map) || !writer->all) {
-		copy_value(hash_value_of(map, writer->part, element - 1), value, map->value_size);
+		copy_map_value(map, hash_value_of(map, writer->part, element - 1), value);
 		return;
 	}
 	for (u32 cpu = 0; cpu < map->num_cpus; cpu++)
@@ -227,6 +227,7 @@ UXDP_INLINE void fill_element(const struct uxdp_map *map, const struct hash_writ
 
 UXDP_INLINE s64 check_flags(u32 element, u64 flags)
 {
+	flags &= ~(u64)BPF_F_LOCK;
 	if (element && flags == BPF_NOEXIST)
 		return -EEXIST;
 	if (!element && flags == BPF_EXIST)
@@ -251,6 +252,9 @@ UXDP_INLINE s64 hash_update_plain(const struct uxdp_map *map, const struct hash_
 		goto unlock;
 	if (found.element && hash_is_percpu(map)) {
 		write_value(map, writer, found.element, value);
+	} else if (found.element && unlikely(flags & BPF_F_LOCK)) {
+		copy_map_value_locked(map, hash_value_of(map, writer->part, found.element - 1),
+				      value);
 	} else if (found.element) {
 		element = spare_of(map, writer->cpu);
 		fill_element(map, writer, element, key, value);
@@ -331,7 +335,7 @@ give:
 UXDP_INLINE s64 hash_update(const struct uxdp_map *map, const struct hash_writer *writer,
 			    const void *key, const void *value, u64 flags)
 {
-	if (unlikely(flags > BPF_EXIST)) /* BPF_F_LOCK too: no value here has a spin lock */
+	if (unlikely((has_lock(map) ? flags & ~(u64)BPF_F_LOCK : flags) > BPF_EXIST))
 		return -EINVAL;
 	return hash_is_lru(map) ? hash_update_lru(map, writer, key, value, flags)
 				: hash_update_plain(map, writer, key, value, flags);
