@@ -28,8 +28,11 @@ OUTPUTS: Final = ("uxdp-{machine}.bc", "control-{machine}.o", "ports-{machine}.o
 # What is compiled here, for any CPU of the machine: the source of each object, and how much it matters how fast it is.
 _COMPILED: Final = (("control.c", "-O2"), ("ports/af_xdp.c", "-O3"))
 # Our own BPF programs, by the name of their source in native/bpf/.
-BPF_PROGRAMS: Final = ("ask", "bench_restore", "inject", "redirect", "redirect_metadata")
+BPF_PROGRAMS: Final = ("ask", "bench_maps", "bench_restore", "inject", "redirect", "redirect_metadata")
 BPF_OUTPUT: Final = "{program}.bpf.o"
+# Those that also run natively, and the IR that they are compiled from then.
+BPF_WITH_IR: Final = ("bench_maps",)
+BPF_IR_OUTPUT: Final = "{program}.bpf.bc"
 _FLAGS: Final = (
     *("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-nostdlibinc"),
     # Programs of any origin are linked with this; types say nothing about what their pointers point to.
@@ -54,7 +57,7 @@ class NativeLibraryHook(BuildHookInterface[Any]):
             build_native(machine)
         for program in BPF_PROGRAMS:
             build_bpf(program)
-        names = [*(name.format(machine="*") for name in OUTPUTS), BPF_OUTPUT.format(program="*")]
+        names = [name.format(machine="*", program="*") for name in (*OUTPUTS, BPF_OUTPUT, BPF_IR_OUTPUT)]
         build_data["artifacts"] += [f"/runtime/uxdp_runtime/native/{name}" for name in names]
 
 
@@ -90,6 +93,9 @@ def build_bpf(program: str, folder: Path = NATIVE) -> Path:
         # The BTF of the object names the source as it is given here.
         flags = (*_BPF_FLAGS, f"-ffile-prefix-map={NATIVE}=.", "-fdebug-compilation-dir=.")
         _replace(output, _clang(*flags, "-c", f"bpf/{program}.bpf.c", "-o", "-"))
+        if program in BPF_WITH_IR:
+            ir = _clang(*flags, "-emit-llvm", "-c", f"bpf/{program}.bpf.c", "-o", "-")
+            _replace(folder / BPF_IR_OUTPUT.format(program=program), ir)
     return output
 
 

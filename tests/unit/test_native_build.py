@@ -103,5 +103,8 @@ def test_bpf_programs_are_objects_without_paths(hook: ModuleType, tmp_path: Path
         data = output.read_bytes()
         assert BpfObject(data).section("xdp") is not None
         assert str(HOOK.parent).encode() not in data
+        ir = tmp_path / hook.BPF_IR_OUTPUT.format(program=program)
+        assert ir.exists() == (program in hook.BPF_WITH_IR)
+        assert not ir.exists() or str(HOOK.parent).encode() not in ir.read_bytes()
         before = output.stat().st_mtime_ns
         assert hook.build_bpf(program, tmp_path).stat().st_mtime_ns == before

@@ -65,10 +65,24 @@ class Map:
 
     @classmethod
     def create(
-        cls, kind: str, *, key_size: int, value_size: int, max_entries: int, flags: int = 0, name: str = ""
+        cls,
+        kind: str,
+        *,
+        key_size: int,
+        value_size: int,
+        max_entries: int,
+        flags: int = 0,
+        name: str = "",
+        inner_fd: int = 0,
     ) -> Self:
-        """Create a map of a type as bpftool names it, such as ``lru_hash``."""
-        fd = syscall.create_map(MAP_TYPES.index(kind), key_size, value_size, max_entries, flags=flags, name=name)
+        """Create a map of a type as bpftool names it, such as ``lru_hash``.
+
+        :param inner_fd: of a map of maps: a map that its inner maps are like
+        """
+        number = MAP_TYPES.index(kind)
+        fd = syscall.create_map(
+            *(number, key_size, value_size, max_entries), flags=flags, name=name, inner_map_fd=inner_fd
+        )
         return cls(fd, name=name, owned=True)
 
     @property

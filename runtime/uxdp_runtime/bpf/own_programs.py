@@ -13,7 +13,19 @@ def own_program(name: str) -> bytes:
 
     :raises UnsupportedFeatureError: this installation has not got it
     """
-    path = _FOLDER / f"{name}.bpf.o"
+    return _read(name, "o")
+
+
+def own_ir(name: str) -> bytes:
+    """Return the LLVM bitcode that native/bpf/NAME.bpf.c is, for one that also runs natively.
+
+    :raises UnsupportedFeatureError: this installation has not got it
+    """
+    return _read(name, "bc")
+
+
+def _read(name: str, ending: str) -> bytes:
+    path = _FOLDER / f"{name}.bpf.{ending}"
     try:
         return path.read_bytes()
     except FileNotFoundError as cause:

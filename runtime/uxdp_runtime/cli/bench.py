@@ -14,10 +14,12 @@ from . import output
 from .pipeline import bound_bundle
 
 _MAX_FLOWS = 1 << 24
+_MAP_ROUNDS = 11
+_MAP_RUNS = 2048  # of 64 operations
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE|NAME")
+@click.argument("bundle", metavar="BUNDLE|NAME", required=False)
 @click.option("--program", metavar="NAME", help="Program to measure.  [default: the bundle's first]")
 @click.option("--workload", type=click.Path(path_type=Path), help="JSON file: the frame and the maps' content.")
 @click.option("--flows", default="1,10000,1000000", show_default=True, help="Numbers of distinct flows.")
@@ -26,10 +28,15 @@ _MAX_FLOWS = 1 << 24
 @click.option("--limit", type=click.Path(path_type=Path), help="The C source, to compare with clang -O3 of it.")
 @click.option("--clang", default="", metavar="COMMAND", help="For --limit.  [default: ziglang's, else clang]")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a bar chart (SVG).")
+@click.option("--maps", is_flag=True, help="Measure operations on maps, and no bundle.")
+@click.option("--types", default="", help="For --maps: types, with commas between.  [default: all]")
+@click.option("--key-bytes", default="4,16", show_default=True, help="For --maps: sizes of keys.")
+@click.option("--fill", default="10000", show_default=True, help="For --maps: numbers of elements, which fill the map.")
+@click.option("--threads", default="1", show_default=True, help="For --maps: numbers of threads on the same map.")
 @click.option("--insecure-unsigned", is_flag=True, help="Go on with a bundle that nobody you trust has signed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
-    bundle: str,
+    bundle: str | None,
     program: str | None,
     workload: Path | None,
     flows: str,
@@ -38,6 +45,11 @@ def bench(
     limit: Path | None,
     clang: str,
     plot: Path | None,
+    maps: bool,
+    types: str,
+    key_bytes: str,
+    fill: str,
+    threads: str,
     insecure_unsigned: bool,
     as_json: bool,
 ) -> None:
@@ -50,7 +62,15 @@ def bench(
     \b
     Example:
       sudo uxdp bench load_balancer.uxdp --workload bench.json --limit load_balancer.c --plot bench.svg
+      sudo uxdp bench --maps --types lru_hash,lpm_trie --fill 10000,1000000 --threads 1,2
     """
+    if maps:
+        if bundle is not None:
+            raise ParameterError(f"{bundle}: --maps measures no bundle", context="BUNDLE")
+        _bench_maps(types, key_bytes, fill, threads, as_json=as_json)
+        return
+    if bundle is None:
+        raise ParameterError("expected a bundle, or --maps", context="BUNDLE")
     from ..bench import chart, report
     from ..bench.limit import compile_source
     from ..bench.session import Figures, Plan, Session, rounds_for
@@ -87,14 +107,43 @@ def bench(
     output.print_table(f"{name} on {target.cpu}: ns per frame, medians", columns, rows)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _bench_maps(types: str, key_bytes: str, fill: str, threads: str, *, as_json: bool) -> None:
+    from ..bench import maps
+    from ..compile import targets
+
+    target = targets.host_target()
+    plan = maps.Plan(
+        types=types.split(",") if types else tuple(maps.KINDS),
+        key_sizes=_numbers(key_bytes, "--key-bytes"),
+        fills=_numbers(fill, "--fill"),
+        threads=_numbers(threads, "--threads"),
+        rounds=_MAP_ROUNDS,
+        runs=_MAP_RUNS,
+    )
+    maps.check(plan)
+    figures = list(maps.measure(plan, target))
+    if as_json:
+        output.print_json({"cpu": target.cpu, "results": [figure.as_json() for figure in figures]})
+        return
+    rows = [
+        (
+            *(figure.type, figure.operation, str(figure.key_bytes), str(figure.fill), str(figure.threads)),
+            *(f"{figure.kernel_ns:.1f}", f"{figure.native_ns:.1f}", f"{figure.ratio:.1f}"),
+        )
+        for figure in figures
+    ]
+    columns = ("Type", "Operation", "Key bytes", "Elements", "Threads", "Kernel", "uxdp", "Kernel / uxdp")
+    output.print_table(f"{target.cpu}: ns per operation, medians", columns, rows)
+
+
+def _numbers(text: str, option: str = "--flows") -> tuple[int, ...]:
     try:
         numbers = tuple(int(piece) for piece in text.split(","))
     except ValueError as cause:
-        raise ParameterError(f"{text!r}, expected whole numbers with commas between", context="--flows") from cause
+        raise ParameterError(f"{text!r}, expected whole numbers with commas between", context=option) from cause
     for number in numbers:
         if not 1 <= number <= _MAX_FLOWS:
-            raise ParameterError(f"{number}, expected 1..{_MAX_FLOWS}", context="--flows")
+            raise ParameterError(f"{number}, expected 1..{_MAX_FLOWS}", context=option)
     return numbers
 
 
