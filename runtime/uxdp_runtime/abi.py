@@ -100,4 +100,5 @@ class Worker(ctypes.Structure):
         ("timers", ctypes.c_uint64),
         ("next_timer_ns", ctypes.c_uint64),
         ("in_timer", ctypes.c_uint64),
+        ("runs_onward", ctypes.c_uint64),
     )

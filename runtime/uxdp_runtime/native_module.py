@@ -94,6 +94,7 @@ class NativeModule:
         now_ns: int = 0,
         trace_fd: int = -1,
         kernel: KernelState | None = None,
+        runs_onward: bool = False,
     ) -> None:
         """Load a compiled object.
 
@@ -102,6 +103,7 @@ class NativeModule:
         :param seed: of bpf_get_prandom_u32
         :param now_ns: if not 0, what all clocks return
         :param kernel: what the program asks the kernel by; borrowed
+        :param runs_onward: whether programs in the values of devmaps and cpumaps run on what is redirected there
         :raises NativeObjectError: the program asks the kernel, and there is nothing to ask by
         """
         state = seed or 1
@@ -121,6 +123,7 @@ class NativeModule:
             numa_node=numa_node(min(os.sched_getaffinity(0))),
             timers=stores.timers,
             next_timer_ns=stores.next_timer(worker),
+            runs_onward=runs_onward,
         )
         self.kernel = kernel
         self._never = ctypes.c_uint64(0)

@@ -46,7 +46,7 @@ class Replay:
         self.stores = Stores(source.object, source.maps, source.num_cpus, control)
         self.stores.link_programs(source.object, source.programs)
         self._kernel = kernel_state_for(data, compiled.helpers) if compiled is not None else None
-        self._module = NativeModule(data, self.stores, 0, seed=seed, kernel=self._kernel)
+        self._module = NativeModule(data, self.stores, 0, seed=seed, kernel=self._kernel, runs_onward=True)
         self._batch = FrameBatch(BURST_FRAMES)
         self.verdicts: Counter[int] = Counter()
         self._rings = [store for store in self.stores if store.definition.type == "ringbuf"]

@@ -17,6 +17,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
             ("arrays", "sized_arrays", "cpu_arrays", "cpu_hashes", "lrus", "cpu_lrus", "tries"), sizes, strict=True
         )
     ),
+    "onward": ('ports:1={"ifindex": 1}', 'ports:2={"ifindex": 1}', 'cpus:0={"qsize": 64}'),
     "redirect_choice": ("devices:2=1",),
 }
 

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp")]
 CASES = Path(__file__).parents[1] / "cases" / "serve"
 ABORTED, DROP, PASS, TX, REDIRECT = range(5)
 INVALID, TX_MOVED, TX_SHORT, TO_IFINDEX, TO_DEVMAP, TO_DEVMAP_HASH, TO_CPU, TO_SOCKET, NOWHERE = range(10, 19)
+WITH_PROGRAM = TO_DEVMAP_PROGRAM, TO_DEVMAP_HASH_PROGRAM, TO_CPU_PROGRAM = tuple(range(19, 22))
 BROADCAST, EXCLUDE_INGRESS = 8, 16
 ETH_P_802_EX1 = 0x88B5
 XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE = 1 << 2, 1 << 1
@@ -88,6 +89,24 @@ def port_maps(pair: VethPair) -> dict[str, dict[int, int]]:
     return {"ports": devices, "hashed_ports": devices, "cpus": {0: 192}}
 
 
+def orders_with_programs() -> list[bytes]:
+    """Return frames for each verdict of the second program, by each map; not there, and without a program."""
+    kinds = [(what, key, DROP) for what in WITH_PROGRAM for key in [1] * 12 + [3, 7]]
+    kinds += [(TO_CPU_PROGRAM, 0, DROP)]
+    return [order(number, *kind, payload_bytes=60 + number) for number, kind in enumerate(kinds)]
+
+
+def maps_with_programs(pair: VethPair) -> dict[str, dict[int, tuple[str, int, str]]]:
+    """Return the contents of maps as (member, target, program)."""
+    out1, out2 = (pair.index(name) for name in PORTS)
+    devices = {1: ("ifindex", out1, "leaving"), 2: ("ifindex", out2, "leaving"), 3: ("ifindex", out2, "")}
+    return {
+        "ports_with_program": devices,
+        "hashed_with_program": devices,
+        "cpus_with_program": {1: ("qsize", 192, "arriving"), 0: ("qsize", 192, "")},
+    }
+
+
 @contextmanager
 def watched(pair: VethPair) -> Iterator[list[list[bytes]]]:
     """Yield what arrives at each of PLACES while the block runs; complete when it ends."""
@@ -104,7 +123,7 @@ def watched(pair: VethPair) -> Iterator[list[list[bytes]]]:
 
 @contextmanager
 def attached_in_the_kernel(
-    pair: VethPair, image: bytes, maps: Mapping[str, Mapping[int, int]], mode: int
+    pair: VethPair, image: bytes, maps: Mapping[str, Mapping[int, int | tuple[str, int, str]]], mode: int
 ) -> Iterator[None]:
     """Attach the verified program itself to the served interface."""
     with ExitStack() as stack:
@@ -113,7 +132,12 @@ def attached_in_the_kernel(
         with pair.entered(pair.host):
             for name, items in maps.items():
                 for key, value in items.items():
-                    verified.maps[name].update(struct.pack("=I", key), struct.pack("=I", value))
+                    if isinstance(value, int):
+                        content = struct.pack("=I", value)
+                    else:
+                        _member, target, program = value
+                        content = struct.pack("=Ii", target, verified.programs[program].fd if program else 0)
+                    verified.maps[name].update(struct.pack("=I", key), content)
             link = syscall.create_xdp_link(verified.programs["verdicts"].fd, pair.index(pair.interface), mode)
         try:
             yield
@@ -177,6 +201,36 @@ def test_every_verdict_has_the_kernels_effect(
             lost = service.ask("stats")["queues"][0]["lost"]
             assert lost["no_target"] == 2  # bpf_redirect(0), and XDP_REDIRECT without a target
             assert sum(lost.values()) - lost["no_target"] - lost["refused"] == 0
+
+
+@pytest.mark.usefixtures("user")
+def test_programs_of_devmaps_and_cpumaps_run_on_what_is_redirected(bundle: bytes, tmp_path: Path) -> None:
+    frames = orders_with_programs()
+    with ports_pair() as pair, attached_in_the_kernel(pair, bundle, maps_with_programs(pair), XDP_FLAGS_DRV_MODE):
+        with watched(pair) as in_kernel, packet_socket(pair, pair.peer) as raw:
+            send_all(raw, frames)
+        indices = {pair.index(name): name for name in (pair.interface, *PORTS)}
+    path = tmp_path / "verdicts.uxdp"
+    path.write_bytes(bundle)
+    with ports_pair() as pair:
+        assert {pair.index(name): name for name in (pair.interface, *PORTS)} == indices
+        settings = [
+            word
+            for name, items in maps_with_programs(pair).items()
+            for key, (member, target, program) in items.items()
+            for word in ("--set", f'{name}:{key}={{"{member}": {target}, "bpf_prog": "{program}"}}')
+        ]
+        with serving(pair, path, "--program", "verdicts", *settings, name="verdicts") as service:
+            with watched(pair) as arrived, packet_socket(pair, pair.peer) as raw:
+                send_all(raw, frames)
+                wait_until(lambda: settled(service) >= len(frames), "all are accounted for")
+            for place, got, want in zip(PLACES, arrived, in_kernel, strict=True):
+                assert by_number(got) == by_number(want), place
+            assert [len(place) > 0 for place in arrived] == [False, True, True, True]
+            assert sum(service.ask("stats")["queues"][0]["lost"].values()) == 0
+            shown = service.ask("map-get", map="ports_with_program", key=1, notation="addresses")["value"]
+            assert shown == {"ifindex": "out1", "bpf_prog": "leaving"}
+            assert service.ask("map-get", map="ports_with_program", key=3, notation="addresses")["value"] == "out2"
 
 
 def settled(service: RunningService) -> int:

@@ -74,6 +74,7 @@ class ProgramSource:
     ``num_cpus`` is the number of workers, 0 if the code must do for any number.
     ``values`` are what libbpf chose for placeholders (CO-RE, kconfig), None for what the compiler assumed;
     ``constants`` are the .rodata variables whose content differs from the object's.
+    ``onward`` are those programs that devmaps and cpumaps may name, which run on frames that are redirected there.
     """
 
     ir: bytes
@@ -84,6 +85,7 @@ class ProgramSource:
     num_cpus: int
     values: Mapping[str, int] | None
     constants: Mapping[str, bytes]
+    onward: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def compile_object(source: ProgramSource, target: Target, variant: Variant | Non
         "llvm_major": LLVM_MAJOR,
         "entry": source.entry,
         "programs": list(source.programs),
+        "onward": list(source.onward),
         "maps": [to_json(definition) | {"extra": extra} for definition, extra in with_extra(declared, source.object)],
         "num_cpus": source.num_cpus,
         "values": None if source.values is None else dict(source.values),

@@ -23,6 +23,7 @@ from .compiler import EXPORTED, NativeObject, ProgramSource, Target, Variant, co
 from .coverage import EXPORTED as COUNTERS
 from .targets import host_target
 
+_ONWARD: Final = frozenset({"devmap", "cpumap"})  # flags of programs in maps' values
 _MAKER: Final = object()
 TO_EXPLORE: Final = Variant(exported=(*EXPORTED, *COUNTERS), lookahead=False, coverage=True)
 
@@ -114,6 +115,7 @@ def program_source(
         num_cpus=num_cpus,
         values=values,
         constants=constants,
+        onward=tuple(fact.name for fact in bound.facts.programs if _ONWARD & set(fact.flags)),
     )
 
 

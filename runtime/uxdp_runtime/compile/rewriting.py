@@ -38,6 +38,7 @@ _ASSUMED: Final = re.compile(r"llvm\..*:\d+:(\d+)\$.*")
 _EXTERNALS: Final = frozenset(
     ("uxdp_worker", asking.KERNEL, "uxdp_program", "uxdp_pool", "uxdp_declared", "uxdp.num_cpus")
 )
+_VALUE_WITH_PROGRAM: Final = 8
 _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.", late_values.SYMBOL)
 
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
@@ -140,6 +141,8 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         _answer("uxdp_asks_kernel", any(name.replace(calls.PREFIX, "bpf_", 1) in asking.HELPERS for name in called)),
     ]
     by_name = {native.definition.name: native for native in maps}
+    onward = request["onward"] if any(_names_programs(native.definition) for native in maps) else []
+    module.items += [_answer("uxdp_has_onward", bool(onward)), _onward(request["programs"], onward)]
     if request["lookahead"]:
         lookahead.add_lookahead(module, entry, by_name)
     shared_calls.share_calls(module, by_name)
@@ -154,6 +157,25 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
 def _definition(item: dict[str, Any]) -> MapDefinition:
     inner = item["inner"]
     return MapDefinition(**{**item, "inner": None if inner is None else _definition(inner)})
+
+
+def _names_programs(definition: MapDefinition) -> bool:
+    """Whether a map's values have a program: struct bpf_devmap_val, struct bpf_cpumap_val."""
+    return definition.type in ("devmap", "devmap_hash", "cpumap") and definition.value_size == _VALUE_WITH_PROGRAM
+
+
+def _onward(programs: list[str], onward: list[str]) -> str:
+    """Return the function that runs the program of a number, if it is for values of maps."""
+    numbers = [programs.index(name) + 1 for name in onward]
+    cases = "\n".join(f"    i32 {number}, label %p{number}" for number in numbers)
+    blocks = "\n".join(
+        f"p{number}:\n  %r{number} = call i32 @{name}(ptr %frame)\n  ret i32 %r{number}"
+        for number, name in zip(numbers, onward, strict=True)
+    )
+    return (
+        "define i32 @uxdp_onward(ptr %frame, i32 %number) noinline {\n"
+        f"  switch i32 %number, label %none [\n{cases}\n  ]\n{blocks}\nnone:\n  ret i32 0\n}}"
+    )
 
 
 def check_externals(library: Any, request: dict[str, Any]) -> None:

@@ -98,6 +98,9 @@ enum uxdp_redirect {
 	UXDP_REDIRECT_MAP = 2,	   /* bpf_redirect_map */
 };
 
+/* In redirect_flags: the program of the cpumap's entry has run. */
+#define UXDP_REDIRECT_DONE (1ull << 63)
+
 /* A map's definition. In a compiled network function it is a constant global. */
 struct uxdp_map {
 	u32 kind;	/* enum bpf_map_type */
@@ -142,6 +145,7 @@ struct uxdp_worker {
 	struct uxdp_timers *timers; /* see timers.h; NULL: the program has none */
 	u64 *next_timer_ns;	    /* CLOCK_MONOTONIC: when uxdp_run is to be called; 0: never */
 	u64 in_timer;		    /* a callback runs */
+	u64 runs_onward;	    /* whether programs of devmaps and cpumaps run, see onward.h */
 };
 
 /* Tests with several threads in one module define this as __thread. */
@@ -179,6 +183,10 @@ bool uxdp_asks_for_memory(void);
 bool uxdp_has_timers(void);
 bool uxdp_makes_tail_calls(void);
 bool uxdp_has_inner_maps(void);
+
+/* Whether devmaps and cpumaps may name programs, and the one of a number, counted from 1. */
+bool uxdp_has_onward(void);
+u32 uxdp_onward(struct uxdp_frame *frame, u32 number);
 
 /*
  * What a program has as a pointer to a map that it did not name may be an inner map: uxdp_map_here

@@ -12,6 +12,7 @@
 #include "ask.h"
 #include "maps/nested.h"
 #include "maps/prefetch.h"
+#include "onward.h"
 #include "timers.h"
 
 /* Frames that are looked ahead for at once: some more than the misses that a CPU has under way. */
@@ -76,6 +77,18 @@ __attribute__((weak)) bool uxdp_has_inner_maps(void)
 	return false;
 }
 
+__attribute__((weak)) bool uxdp_has_onward(void)
+{
+	return false;
+}
+
+__attribute__((weak)) u32 uxdp_onward(struct uxdp_frame *frame, u32 number)
+{
+	(void)frame;
+	(void)number;
+	return XDP_ABORTED;
+}
+
 UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
@@ -94,8 +107,12 @@ void uxdp_run_timers(u64 now_ns)
 	struct uxdp_timers *all = uxdp_worker.timers;
 
 	uxdp_worker.stack_top = (u64)__builtin_frame_address(0);
+	if (uxdp_has_inner_maps())
+		burst_begins();
 	if (uxdp_has_timers() && all)
 		timers_run(now_ns, timer_heap(all, uxdp_worker.cpu)->used);
+	if (uxdp_has_inner_maps())
+		burst_ends();
 }
 
 void uxdp_run(struct uxdp_frame *frames, u32 n)
@@ -131,6 +148,8 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 		if (uxdp_makes_tail_calls())
 			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
 		frame->verdict = uxdp_program(frame);
+		if (uxdp_has_onward() && uxdp_worker.runs_onward && frame->verdict == XDP_REDIRECT)
+			go_onward(frame);
 	}
 	if (uxdp_has_inner_maps())
 		burst_ends();

@@ -171,4 +171,4 @@ def _worker(compiled: CompiledProgram, stores: Stores, number: int, stack: ExitS
     if kernel is not None:
         stack.enter_context(kernel)
     seed = int.from_bytes(os.urandom(8), "little")
-    return NativeModule(compiled.native.data, stores, number, seed=seed, kernel=kernel)
+    return NativeModule(compiled.native.data, stores, number, seed=seed, kernel=kernel, runs_onward=True)

@@ -40,6 +40,8 @@ _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap", "bloom_filter"})
 _BLOOM_FILTER: Final = "bloom_filter"
 _PROGRAM = struct.Struct("=I")
+_TARGET = struct.Struct("=Ii")  # struct bpf_devmap_val, struct bpf_cpumap_val
+_WITH_PROGRAMS: Final = frozenset({"devmap", "devmap_hash", "cpumap"})
 
 
 class MissingElementError(UxdpError):
@@ -78,7 +80,9 @@ class _KernelSide:
         self._is_prog_array = table.type == "prog_array"
         self._fds = program_fds
         # The kernel takes descriptors and gives back ids.
-        self._ids = [syscall.program_info(fd).id if fd >= 0 else 0 for fd in program_fds] if self._is_prog_array else []
+        self._has_programs = table.type in _WITH_PROGRAMS and table.value_bytes == _TARGET.size
+        translates = self._is_prog_array or self._has_programs
+        self._ids = [syscall.program_info(fd).id if fd >= 0 else 0 for fd in program_fds] if translates else []
 
     def lookup(self, key: bytes) -> bytes | None:
         value = self._table.get(key)
@@ -87,6 +91,9 @@ class _KernelSide:
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         if self._is_prog_array:
             value = struct.pack("=i", self._fds[_PROGRAM.unpack(value)[0] - 1])
+        if self._has_programs:
+            target, number = _TARGET.unpack(value)
+            value = _TARGET.pack(target, self._fds[number - 1] if 0 < number <= len(self._fds) else 0)
         # Where workers are fewer than CPUs, their values go to the first ones.
         size = self._table.value_bytes
         self._table.update(key, value[:size].ljust(size, b"\0"), flags)
@@ -105,6 +112,9 @@ class _KernelSide:
         return [(key, self._from_kernel(value)) for key, value in items], following
 
     def _from_kernel(self, value: bytes) -> bytes:
+        if self._has_programs:
+            target, found = _TARGET.unpack(value)
+            return _TARGET.pack(target, self._ids.index(found) + 1 if found in self._ids else 0)
         if not self._is_prog_array:
             return value
         (found,) = _PROGRAM.unpack(value)
@@ -213,7 +223,12 @@ class MapAccess:
         fds = [verified.programs[name].fd if name in verified.programs else -1 for name in names]
         codecs = MapCodec.for_object(obj)
         callable_names = [name if fd >= 0 else "" for name, fd in zip(names, fds, strict=True)]
-        self._codecs = with_target_names(codecs, callable_names, ifindexes)
+        onward = {
+            fact.name: number
+            for number, fact in enumerate(verified.bound.facts.programs, start=1)
+            if {"devmap", "cpumap"} & set(fact.flags)
+        }
+        self._codecs = with_target_names(codecs, callable_names, ifindexes, onward=onward)
         self._maps: dict[str, Elements] = {}
         outers = KernelMaps(verified.bound.facts.maps, verified.maps).outers
         for name, codec in self._codecs.items():
@@ -244,6 +259,19 @@ class MapAccess:
             with self._opened(codec_of(name, self._codecs)) as elements:
                 for key, value in items:
                     elements.update(key, value)
+
+    def onward_in(self, name: str) -> set[str]:
+        """Return the programs that the values of a devmap or cpumap name."""
+        elements = self._maps[name]
+        found: set[str] = set()
+        cursor: bytes | None = None
+        for _ in range(elements.codec.definition.max_entries):
+            items, cursor = elements.side.page(cursor, MAX_ELEMENTS)
+            numbers = [_TARGET.unpack(value)[1] for _key, value in items if len(value) == _TARGET.size]
+            found |= {self._programs[number - 1] for number in numbers if 0 < number <= len(self._programs)}
+            if cursor is None:
+                break
+        return found
 
     def declared_in(self, name: str) -> set[str]:
         """Return the declared maps that a map of maps leads to."""

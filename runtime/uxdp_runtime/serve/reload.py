@@ -29,6 +29,7 @@ from .options import ServeOptions
 
 _CONSTANTS: Final = (".rodata", ".kconfig")
 _PROGRAMS: Final = "prog_array"
+_TARGETS: Final = frozenset({"devmap", "devmap_hash", "cpumap"})
 _FACTS: Final = {
     "type": "type",
     "key_size": "key size",
@@ -128,6 +129,8 @@ def plan_takeover(old: Version, bound: BoundBundle, *, drop_maps: bool) -> Takeo
         difference = describe_difference(before[name], codec)
         if not difference and codec.inner is not None:
             difference = _moved(old, bound, name, kept)
+        if not difference and codec.definition.type in _TARGETS:
+            difference = _moved_programs(old, bound, name)
         if not difference:
             kept.append(name)
         elif codec.is_global_data:
@@ -190,6 +193,18 @@ def carry_programs(old: Version, new: Version, takeover: Takeover, *, drop_maps:
 def _is_kernels(old: Version, name: str) -> bool:
     """Whether native code works on the kernel's own pages of a map: there is no store of it."""
     return name.startswith(".") or (name in old.verified.maps and old.verified.maps[name].is_mappable)
+
+
+def _moved_programs(old: Version, bound: BoundBundle, name: str) -> str:
+    """Return why a devmap or cpumap cannot go on naming the programs that it does, or an empty string."""
+    before = [fact.name for fact in old.verified.bound.facts.programs]
+    after = [(fact.name, fact.flags) for fact in bound.facts.programs]
+    flags = {fact.name: fact.flags for fact in old.verified.bound.facts.programs}
+    for program in sorted(old.maps.onward_in(name)):
+        index = before.index(program)
+        if after[index : index + 1] != [(program, flags[program])]:
+            return f"names the program {program}, which the new version has not got, or in another place"
+    return ""
 
 
 def _moved(old: Version, bound: BoundBundle, name: str, kept: Sequence[str]) -> str:

@@ -25,6 +25,9 @@ enum {
 	TO_CPU,
 	TO_SOCKET,
 	NOWHERE, /* XDP_REDIRECT, although no helper was asked */
+	TO_DEVMAP_PROGRAM,
+	TO_DEVMAP_HASH_PROGRAM,
+	TO_CPU_PROGRAM,
 };
 
 struct {
@@ -47,6 +50,28 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } cpus SEC(".maps");
+
+/* Where programs run on what is redirected. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, struct bpf_devmap_val);
+} ports_with_program SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, struct bpf_devmap_val);
+} hashed_with_program SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CPUMAP);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct bpf_cpumap_val);
+} cpus_with_program SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -98,9 +123,55 @@ int verdicts(struct xdp_md *ctx)
 		return bpf_redirect_map(&sockets, order->key, order->flags);
 	case NOWHERE:
 		return XDP_REDIRECT;
+	case TO_DEVMAP_PROGRAM:
+		return bpf_redirect_map(&ports_with_program, order->key, order->flags);
+	case TO_DEVMAP_HASH_PROGRAM:
+		return bpf_redirect_map(&hashed_with_program, order->key, order->flags);
+	case TO_CPU_PROGRAM:
+		return bpf_redirect_map(&cpus_with_program, order->key, order->flags);
 	default:
 		return order->what;
 	}
+}
+
+/* Writes what it sees into the first address, and does as the payload's first byte says. */
+static __always_inline int go_on(struct xdp_md *ctx, __u32 egress)
+{
+	struct order copy, *order = (void *)(long)ctx->data;
+	__u8 *number = (void *)(order + 1);
+	int what;
+
+	if ((void *)(number + 4) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	what = number[3] % 6; /* the number of the frame, in network order */
+	copy = *order;
+	copy.destination[0] = 0x40 | ctx->rx_queue_index;
+	copy.destination[1] = egress;
+	copy.destination[2] = ctx->ingress_ifindex;
+	if (what == 5) {
+		if (bpf_xdp_adjust_head(ctx, -4) || bpf_xdp_adjust_tail(ctx, -2))
+			return XDP_ABORTED;
+		what = XDP_PASS;
+	}
+	order = (void *)(long)ctx->data;
+	if ((void *)(order + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	*order = copy;
+	return what;
+}
+
+SEC("xdp/devmap")
+int leaving(struct xdp_md *ctx)
+{
+	return go_on(ctx, ctx->egress_ifindex);
+}
+
+SEC("xdp/cpumap")
+int arriving(struct xdp_md *ctx)
+{
+	int what = go_on(ctx, 0);
+
+	return what == XDP_REDIRECT ? bpf_redirect_map(&ports_with_program, 2, 0) : what;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

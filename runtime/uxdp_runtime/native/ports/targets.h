@@ -5,8 +5,8 @@
  * bpf_redirect and a devmap name an interface, BPF_F_BROADCAST all interfaces of a devmap. A cpumap
  * moves a frame to another CPU's stack; here it goes into the stack, where the kernel's own
  * steering decides on the CPU. There are no sockets of others in this process, so an XSKMAP leads
- * nowhere; nor do the programs that a devmap or cpumap may name for what passes through them exist
- * here, and what should run one is lost, and counted.
+ * nowhere. The programs that a devmap or cpumap may name have run already (onward.h), but for
+ * frames to all interfaces of a devmap: those that want one are left out.
  *
  * References: net/core/filter.c, xdp_do_redirect(); kernel/bpf/devmap.c, dev_map_enqueue_multi()
  */
@@ -76,7 +76,8 @@ UXDP_INLINE bool find_target(const struct uxdp_map *maps, u32 num_maps,
 	case BPF_MAP_TYPE_CPUMAP:
 		target->action = XDP_PASS;
 		target->cpu = key;
-		return !(map->value_size == 8 &&
+		return frame->redirect_flags & UXDP_REDIRECT_DONE ||
+		       !(map->value_size == 8 &&
 			 (s32)(*(u64 *)((u64 *)map->store + key) >> 32) > 0);
 	default:
 		return false;
