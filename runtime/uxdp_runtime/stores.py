@@ -27,6 +27,7 @@ from .compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from .compile.inner_maps import OUTER_TYPES, check_inner
 from .compile.names import OWN
 from .compile.places import place_of
+from .compile.unsupported_maps import reason_of
 from .errors import ParameterError
 from .inner_stores import POOL, OuterStore, Pool, reserve
 from .store import ControlLibrary, MapOperationError, Store, StoreMemory, control_library, libc_symbols
@@ -97,7 +98,7 @@ def _descriptor(definition: MapDefinition, number: int, num_cpus: int, extra: in
 def _unsupported(definition: MapDefinition, place: str) -> UnsupportedFeatureError:
     return UnsupportedFeatureError(
         f"map type {definition.type}",
-        f"no native implementation for the definition of map {definition.name}",
+        reason_of(definition.type, definition.name),
         context=place or f"map {definition.name}",
     )
 

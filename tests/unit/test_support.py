@@ -17,11 +17,12 @@ from uxdp_runtime.compile.calls import PREFIX
 from uxdp_runtime.compile.compiler import native_library
 from uxdp_runtime.compile.unsupported_helpers import UNSUPPORTED as UNSUPPORTED_HELPERS
 from uxdp_runtime.compile.unsupported_kfuncs import UNSUPPORTED
+from uxdp_runtime.compile.unsupported_maps import UNSUPPORTED as UNSUPPORTED_MAPS
 from uxdp_runtime.stores import Stores, control_library
 
 CASES = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "cases" / "native").glob("*.c")}
 TEXT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
-ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|(?: [^|]+ \|)?$", re.MULTILINE)
+ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|(?: [^|]*\|)?$", re.MULTILINE)
 REASONS = re.compile(r"^\| `(bpf_\w+)` \| refused \| ([^|]+) \|$", re.MULTILINE)
 # What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
 SHAPES = {
@@ -66,6 +67,16 @@ def test_support_lists_exactly_the_helpers_that_xdp_may_call() -> None:
 def test_support_says_why_helpers_stay_refused() -> None:
     section = TEXT.partition("## Helpers\n")[2].partition("\n## ")[0]
     assert dict(REASONS.findall(section)) == UNSUPPORTED_HELPERS
+
+
+def test_support_says_why_maps_stay_refused() -> None:
+    section = TEXT.partition("## Maps\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| refused \| (.+) \|$", section, re.MULTILINE)
+    assert (
+        dict(rows)
+        == UNSUPPORTED_MAPS
+        == {name: UNSUPPORTED_MAPS[name] for name, ok in _table("Maps").items() if not ok}
+    )
 
 
 def test_support_lists_exactly_the_maps_that_a_helper_for_xdp_takes() -> None:

@@ -18,6 +18,8 @@ MAP(BPF_MAP_TYPE_PERCPU_HASH, cpu_hash);
 MAP(BPF_MAP_TYPE_LRU_HASH, lru);
 MAP(BPF_MAP_TYPE_LRU_PERCPU_HASH, cpu_lru);
 
+struct bpf_map;
+
 struct sum {
 	struct xdp_md *ctx;
 	__u64 keys;

@@ -26,8 +26,9 @@ int perf_output(struct xdp_md *ctx)
 	__builtin_memcpy(about, &word, sizeof(word));
 	__builtin_memcpy(about + 20, &length, sizeof(length));
 	note(0, bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU, about, sizeof(about)));
-	note(1, bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU | (word >> 5 & 127) << 32,
-				      about, size));
+	note(1, bpf_perf_event_output(ctx, &samples,
+				      BPF_F_CURRENT_CPU | (__u64)(word >> 5 & 127) << 32, about,
+				      size));
 	note(2, bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU | length << 32, about, 4));
 	note(3, bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU | (length + 1) << 32, about,
 				      4));
