@@ -26,6 +26,7 @@ _RECORD_HEADER_BYTES = 8
 _RING_OFFSET = 3 * 4096  # offsetof(struct ringbuf, data), native/maps/ringbuf.h
 _RINGBUF = MAP_TYPES.index("ringbuf")
 _PERF_BYTES = 4 << 20  # UXDP_PERF_BYTES, native/maps/perf.h
+_LOST_OFFSET = 32  # offsetof(struct ringbuf, lost)
 _PIECE_BYTES = 1 << 20
 _RECORDS_BYTES = 1 << 16  # of a ring buffer's records, read at once
 _VALUE_ALIGNMENT = 8  # bpf(2) rounds each CPU's value up to this
@@ -123,6 +124,11 @@ class Store:
     def cpus(self) -> int:
         """How many values an element of a per-CPU map has."""
         return int(self.descriptor.num_cpus)
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether values have a struct bpf_spin_lock."""
+        return self.definition.type in ("hash", "array") and self.descriptor.extra != 0
 
     @property
     def value_bytes(self) -> int:
@@ -247,10 +253,10 @@ class Store:
         descriptor, read = ctypes.byref(self.descriptor), self._control.ringbuf_read
         return self._records(lambda buffer, size: read(descriptor, ctypes.byref(end), buffer, size)), end.value
 
-    def consume_records(self) -> list[bytes]:
-        """Take all records out of a ring buffer."""
+    def consume_records(self, *, all_of_them: bool = True) -> list[bytes]:
+        """Take all records out of a ring buffer, or some."""
         descriptor, consume = ctypes.byref(self.descriptor), self._control.ringbuf_consume
-        return self._records(lambda buffer, size: consume(descriptor, buffer, size))
+        return self._records(lambda buffer, size: consume(descriptor, buffer, size), all_of_them=all_of_them)
 
     def perf_rings(self) -> "list[Store]":
         """Return the rings that a PERF_EVENT_ARRAY has, one for each worker, as ring buffers."""
@@ -263,13 +269,23 @@ class Store:
             rings.append(Store(definition, descriptor, self._control, self.memory))
         return rings
 
+    def take_records(self) -> list[bytes]:
+        """Take some records out of a ring buffer or a PERF_EVENT_ARRAY, _RECORDS_BYTES of each ring at most."""
+        rings = self.perf_rings() if self.definition.type == "perf_event_array" else [self]
+        return [record for ring in rings for record in ring.consume_records(all_of_them=False)]
+
+    def lost_records(self) -> int:
+        """Return how many samples of a PERF_EVENT_ARRAY found no room."""
+        rings = self.perf_rings() if self.definition.type == "perf_event_array" else []
+        return sum(struct.unpack("=Q", ctypes.string_at(ring.descriptor.store + _LOST_OFFSET, 8))[0] for ring in rings)
+
     def fill_ring(self, byte: int) -> None:
         """Fill the room of a ring buffer that holds no record with a byte: what a record's bytes are before it writes
         them."""
         size = 2 * self.definition.max_entries
         self.memory[_RING_OFFSET : _RING_OFFSET + size] = bytes([byte]) * size
 
-    def _records(self, read: Callable[[Any, int], int]) -> list[bytes]:
+    def _records(self, read: Callable[[Any, int], int], *, all_of_them: bool = True) -> list[bytes]:
         """Read until there is nothing more: each record behind its length, a zero, and filled up to 8 bytes."""
         records: list[bytes] = []
         buffer = ctypes.create_string_buffer(min(_RECORDS_BYTES, self.definition.max_entries))
@@ -284,6 +300,8 @@ class Store:
                 at += _RECORD_HEADER_BYTES
                 records.append(ctypes.string_at(ctypes.addressof(buffer) + at, size))
                 at += size + -size % _VALUE_ALIGNMENT
+            if not all_of_them:
+                break
         return records
 
     def _without_timer(self, value: bytes) -> bytes:

@@ -200,6 +200,17 @@ def test_values_without_keys_are_pushed_and_popped(service: RunningService, pair
         assert uxdp(*wrong).exit_code == 8, wrong
 
 
+def test_events_are_taken_out_of_rings(service: RunningService, pair: VethPair) -> None:
+    ask_program(pair, 3)
+    assert done("events", "state", "answered").split() == ["00000000", "01000000", "02000000"]
+    mac = question(0)[:6].hex()
+    assert done("events", "state", "sampled").split() == ["00000000" + mac] * 3
+    assert done("events", "state", "answered") == ""
+    ask_program(pair, 300)  # of which the ring has room for 255
+    assert len(done("events", "state", "answered").split()) == 255
+    assert uxdp("events", "state", "flows").exit_code == 8
+
+
 def test_pinned_arrays_are_the_programs_own_memory(service: RunningService, pair: VethPair, bpffs: Path) -> None:
     folder = bpffs / "uxdp" / "state"
     assert {path.name for path in folder.iterdir()} == {"settings", "_bss", "_data"}

@@ -29,6 +29,7 @@ from .cpus import num_possible_cpus
 BPF_ANY: Final = 0
 BPF_NOEXIST: Final = 1
 BPF_EXIST: Final = 2
+BPF_F_LOCK: Final = 4
 
 _PER_CPU: Final = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage"})
 _WITHOUT_KEYS: Final = frozenset({"queue", "stack", "bloom_filter"})

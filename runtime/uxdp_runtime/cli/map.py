@@ -1,6 +1,7 @@
 """``uxdp map``: the maps of a running service."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from . import output
 
 _LOAD_BYTES: Final = 1 << 20  # of elements in one request, as JSON
 _PAGES: Final = 1 << 20
+_POLL_SECONDS: Final = 0.1
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -115,6 +117,26 @@ def peek(service: str, table: str, value: str | None, as_json: bool) -> None:
     """Show the next value of a queue or stack, or whether a Bloom filter may have seen a value."""
     given = {} if value is None else {"value": _parsed(value)}
     _print_value(_ask(service, "map-peek", map=table, notation=_notation(as_json=as_json), **given), as_json=as_json)
+
+
+@map_group.command()
+@click.argument("service", metavar="NAME")
+@click.argument("table", metavar="MAP")
+@click.option("--follow", is_flag=True, help="Wait for more.")
+def events(service: str, table: str, follow: bool) -> None:
+    """Take the records out of a ring buffer or perf_event_array: one line of hex digits each."""
+    lost = 0
+    while True:
+        found = _ask(service, "map-events", map=table)
+        for record in found["records"]:
+            click.echo(record)
+        if found["lost"] != lost:
+            lost = found["lost"]
+            output.warn(f"{output.counted(lost, 'record')} found no room")
+        if not found["records"]:
+            if not follow:
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 @map_group.command("dump")

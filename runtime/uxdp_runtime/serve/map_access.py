@@ -21,7 +21,7 @@ from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from ..bpf import syscall
 from ..bpf.cpus import num_possible_cpus
 from ..bpf.inner_maps import KernelMaps, OuterMap, inner_name, split_inner_name
-from ..bpf.maps import BPF_ANY, BPF_EXIST, BPF_NOEXIST, Map
+from ..bpf.maps import BPF_ANY, BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, Map
 from ..errors import ParameterError
 from ..inner_stores import OuterStore, made_of
 from ..map_file import Contents, codec_of, elements_of, find_codec, load_document, readable_name
@@ -38,6 +38,7 @@ _FLAGS: Final = {"any": BPF_ANY, "new": BPF_NOEXIST, "existing": BPF_EXIST}
 _NOTATIONS: Final = {"network": Notation.NETWORK, "addresses": Notation.ADDRESSES, "bpftool": Notation.BPFTOOL}
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap", "bloom_filter"})
+_STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
 _BLOOM_FILTER: Final = "bloom_filter"
 _PROGRAM = struct.Struct("=I")
 _TARGET = struct.Struct("=Ii")  # struct bpf_devmap_val, struct bpf_cpumap_val
@@ -336,6 +337,8 @@ class MapAccess:
             if codec.is_global_data:
                 # Variables that are not named keep what they have now.
                 codec = dataclasses.replace(codec, initial=elements.side.lookup(key) or codec.initial)
+            if isinstance(elements.side, Store) and elements.side.has_lock:
+                flags |= BPF_F_LOCK
             elements.update(key, codec.encode(request["value"], cpus=elements.cpus), flags)
 
     def delete(self, request: Mapping[str, Any]) -> None:
@@ -344,6 +347,24 @@ class MapAccess:
             self._check_writable(elements)
             _check_keys(elements.codec, has_keys=True)
             elements.delete(elements.codec.encode_key(request["key"]))
+
+    def events(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer {"map"} with records of a ring buffer or perf_event_array, as hex, which are taken out of it.
+
+        There may be more. ``lost`` are those that found no room since the service began.
+        """
+        with self._find(request) as elements:
+            name, kind = elements.codec.name, elements.codec.definition.type
+            if kind not in _STREAMS:
+                raise UnsupportedFeatureError(
+                    f"events of a map of type {kind}", "it has elements", context=f"map {name}", remedy="uxdp map dump"
+                )
+            if not isinstance(elements.side, Store):
+                raise UnsupportedFeatureError(
+                    "events in the kernel", "who is to have them reads them from there", context=f"map {name}"
+                )
+            records = elements.side.take_records()
+            return {"records": [record.hex() for record in records], "lost": elements.side.lost_records()}
 
     def push(self, request: Mapping[str, Any]) -> None:
         """Carry out {"map", "value", "replace"}: push a value; ``replace``: out of a full map, the oldest goes."""
@@ -479,6 +500,7 @@ def map_handlers(current: Callable[[], MapAccess]) -> dict[str, Handler]:
         "map-delete": lambda request: current().delete(request),
         "map-dump": lambda request: current().dump(request),
         "map-load": lambda request: current().load(request),
+        "map-events": lambda request: current().events(request),
         "map-push": lambda request: current().push(request),
         "map-pop": lambda request: current().pop(request),
         "map-peek": lambda request: current().peek(request),

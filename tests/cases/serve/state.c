@@ -80,6 +80,17 @@ struct {
 	__type(value, __u32);
 } numbers SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} answered SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} sampled SEC(".maps");
+
 struct group {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 100);
@@ -149,7 +160,7 @@ SEC("xdp")
 int state(struct xdp_md *ctx)
 {
 	struct report *report = report_of(ctx);
-	__u32 zero = 0, job = 0, key = bpf_htonl(0x0a000001);
+	__u32 zero = 0, job = 0, number, key = bpf_htonl(0x0a000001);
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
 	__u64 *count = bpf_map_lookup_elem(&per_worker, &zero);
@@ -161,6 +172,9 @@ int state(struct xdp_md *ctx)
 	*count += 1;
 	seen += 1;
 	bpf_map_push_elem(&numbers, &report->number, BPF_ANY);
+	number = report->number;
+	bpf_ringbuf_output(&answered, &number, 4, 0);
+	bpf_perf_event_output(ctx, &sampled, BPF_F_CURRENT_CPU | 6ull << 32, &zero, 4);
 	if (!bpf_map_pop_elem(&jobs, &job))
 		bpf_map_push_elem(&numbers, &job, BPF_ANY);
 	count_member(0, key);

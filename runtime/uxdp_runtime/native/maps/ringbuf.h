@@ -43,6 +43,7 @@ struct ringbuf_record {
 _Static_assert(offsetof(struct ringbuf, consumer) == PAGE_SIZE,
 	       "positions have pages of their own");
 _Static_assert(offsetof(struct ringbuf, data) == 3 * PAGE_SIZE, "the ring follows the positions");
+_Static_assert(offsetof(struct ringbuf, lost) == 32, "control planes read it");
 
 #define RINGBUF_MAX_RECORD_SZ (UINT32_MAX / 4)
 
