@@ -69,7 +69,7 @@ _SHADOW_SEED: Final = 2
 # Their elements come in the same order on both sides.
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
-_UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter"})
+_UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter", "user_ringbuf"})
 _REDIRECT: Final = VERDICTS.index("REDIRECT")
 # Timers that are due within this time are waited for; what others will do cannot be compared.
 _TIMER_NS: Final = 300_000_000

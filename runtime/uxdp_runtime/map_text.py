@@ -85,6 +85,18 @@ def hex_list(value: object, size: int) -> bytes | None:
     return bytes(int(item, 16) for item in value)
 
 
+def record(value: object) -> bytes | None:
+    """Return bytes of any number: of hex digits, with spaces between bytes or behind 0x or not, or bpftool's list."""
+    if isinstance(value, list):
+        return hex_list(value, len(value))
+    if not isinstance(value, str):
+        return None
+    try:
+        return bytes.fromhex(value.strip().removeprefix("0x"))
+    except ValueError:
+        return None
+
+
 def as_hex_list(data: bytes) -> list[str]:
     """Return bytes the way bpftool prints raw values in JSON."""
     return [f"0x{byte:02x}" for byte in data]

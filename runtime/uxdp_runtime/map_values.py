@@ -42,8 +42,8 @@ _INDEXED: Final = frozenset(
     | {"xskmap"}
 )
 _TARGETS: Final = frozenset({"prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"})
-_WITHOUT_KEYS: Final = frozenset({"queue", "stack", "bloom_filter"})
-_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "user_ringbuf", "arena"})
+_WITHOUT_KEYS: Final = frozenset({"queue", "stack", "bloom_filter", "user_ringbuf"})
+_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "arena"})
 
 _NETWORK_TYPES: Final = frozenset({"__be16", "__be32", "__be64"})
 _QUALIFIERS: Final = frozenset({Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
@@ -177,6 +177,13 @@ class MapCodec:
 
         :raises MapValueError: it does not fit
         """
+        if self.definition.type == "user_ringbuf":
+            record = map_text.record(value)
+            if record is None:
+                raise MapValueError(
+                    self.name, "value", describe(value), "a record's bytes, as 0x… or with spaces between"
+                )
+            return record
         if not self.is_per_cpu:
             return self._encode(self.value, self.initial, value, "value", notation)
         if _is_cpu_list(value):

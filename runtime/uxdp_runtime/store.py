@@ -19,6 +19,7 @@ from .bpf.timer_fields import TIMER_BYTES
 from .compile.compiler import LIBC, NATIVE_FOLDER
 from .compile.loader import LoadedObject
 
+USER_RINGBUF = "user_ringbuf"  # an update puts a record of any length into it
 SEQUENCES = frozenset({"queue", "stack"})  # maps whose values have an order, and no keys
 _PER_CPU = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _ITEMS_BYTES = 1 << 18  # of elements, read at once
@@ -57,6 +58,7 @@ class ControlLibrary:
         self.delete = function("uxdp_map_delete", number, pointer, pointer)
         self.pop = function("uxdp_map_pop", number, pointer, pointer)
         self.read_value = function("uxdp_map_read_value", number, pointer, ctypes.c_uint64, pointer)
+        self.produce = function("uxdp_ringbuf_produce", number, pointer, pointer, ctypes.c_uint64)
         self.next_key = function("uxdp_map_next_key", number, pointer, pointer, pointer)
         self.read = function(
             *("uxdp_map_read", number, pointer, pointer, ctypes.c_bool, pointer, pointer, ctypes.c_uint64)
@@ -152,6 +154,9 @@ class Store:
 
         :raises MapOperationError: as the kernel's map would refuse it
         """
+        if self.definition.type == USER_RINGBUF:
+            self._check(self._control.produce(ctypes.byref(self.descriptor), value, len(value)))
+            return
         if len(value) != self.value_bytes:
             raise MapOperationError(errno.EINVAL, self.definition.name)
         # The kernel keeps the timer's bytes to itself, too, and cancels the timer.

@@ -18,6 +18,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         )
     ),
     "onward": ('ports:1={"ifindex": 1}', 'ports:2={"ifindex": 1}', 'cpus:0={"qsize": 64}'),
+    "user_ringbuf": (*(f"commands:=0x{bytes(range(n, n + 3 + n % 11)).hex()}" for n in range(90)), "commands:=0x"),
     "redirect_choice": ("devices:2=1",),
 }
 

@@ -39,7 +39,8 @@ enum {
 	QUEUE = 22,
 	STACK,
 	RINGBUF = 27,
-	BLOOM_FILTER = 30
+	BLOOM_FILTER = 30,
+	USER_RINGBUF
 };
 
 struct pool_map {
@@ -67,6 +68,10 @@ extern s64 uxdp_helper_for_each_map_elem(const struct uxdp_map *map,
 					 s64 (*callback)(const struct uxdp_map *, const void *,
 							 void *, void *),
 					 void *context, u64 flags);
+extern s64 uxdp_helper_dynptr_read(void *to, u64 len, const void *dynptr, u64 offset, u64 flags);
+extern s64 uxdp_helper_user_ringbuf_drain(const struct uxdp_map *map,
+					  s64 (*callback)(void *, void *), void *context,
+					  u64 flags);
 extern s64 uxdp_helper_map_push_elem(const struct uxdp_map *map, const void *value, u64 flags);
 extern s64 uxdp_helper_map_pop_elem(const struct uxdp_map *map, void *value);
 extern s64 uxdp_helper_map_peek_elem(const struct uxdp_map *map, void *value);
@@ -795,6 +800,66 @@ static void stress_each(u64 milliseconds)
 	printf("for each: %lu times by one worker\n", (unsigned long)totals[0]);
 }
 
+/* --- records from the control plane --- */
+
+static u64 taken[WORKERS], sums[WORKERS];
+
+static s64 take_sample(void *dynptr, void *context)
+{
+	struct value value;
+	u64 *worker = context;
+
+	CHECK(uxdp_helper_dynptr_read(&value, sizeof(value), dynptr, 0, 0) == 0);
+	CHECK(value.number == ~value.count);
+	taken[*worker]++;
+	sums[*worker] += value.count;
+	return value.count % 5 == 0;
+}
+
+static void *drain_worker(void *argument)
+{
+	u64 me = (u64)argument;
+	struct uxdp_map map = for_cpu(me);
+
+	while (running()) {
+		s64 drained = uxdp_helper_user_ringbuf_drain(&map, take_sample, &me, 0);
+
+		CHECK(drained >= 0 || drained == -EBUSY);
+		totals[me] += drained > 0 ? drained : 0;
+	}
+	return NULL;
+}
+
+static void *drain_control(void *argument)
+{
+	while (running()) {
+		struct value value = {~totals[WORKERS], totals[WORKERS]};
+
+		if (uxdp_ringbuf_produce(&shared, &value, sizeof(value)) == 0)
+			totals[WORKERS]++;
+	}
+	return argument;
+}
+
+static void stress_user_ringbuf(u64 milliseconds)
+{
+	u64 all = 0, sum = 0, me = 0, made;
+
+	create(USER_RINGBUF, 0, 0, 4096, 0);
+	memset(taken, 0, sizeof(taken));
+	memset(sums, 0, sizeof(sums));
+	run(drain_worker, drain_control, milliseconds);
+	made = totals[WORKERS];
+	while (uxdp_helper_user_ringbuf_drain(&shared, take_sample, &me, 0))
+		;
+	for (u32 i = 0; i < WORKERS; i++) {
+		all += taken[i];
+		sum += sums[i];
+	}
+	CHECK(made && all == made && sum == made * (made - 1) / 2);
+	printf("user_ringbuf: %lu records\n", (unsigned long)made);
+}
+
 /* --- maps of maps --- */
 
 #define INNER_BYTES (1u << 20)
@@ -890,6 +955,7 @@ int main(int argc, char **argv)
 	stress_queue(STACK, milliseconds);
 	stress_bloom(milliseconds);
 	stress_lock(milliseconds);
+	stress_user_ringbuf(milliseconds);
 	stress_each(milliseconds);
 	stress_nested(milliseconds);
 	stress_perf(milliseconds);

@@ -1,5 +1,6 @@
 """Stores, from Python: what is read at once, and ring buffers that are read without being emptied."""
 
+import errno
 import struct
 
 import pytest
@@ -12,7 +13,7 @@ from uxdp_runtime.compile.targets import host_target
 from uxdp_runtime.errors import ParameterError
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.native_module import FrameBatch, NativeModule
-from uxdp_runtime.stores import Store, Stores, control_library
+from uxdp_runtime.stores import MapOperationError, Store, Stores, control_library
 
 LARGE = MapDefinition("large", "array", 4, 8, 100_000, 0, False, None)
 TABLE = MapDefinition("table", "hash", 4, 8, 100_000, 0, False, None)
@@ -136,3 +137,16 @@ def test_fill_ring_is_what_records_hold_before_they_are_written(compiled: tuple[
     ((record,), _end) = run_on(compiled, frame, garbage=0xA5)["large"].read_records(0)
     # A time of 8 bytes, 4 of the frame, and 36 of which two are written.
     assert record[12:].count(0xA5) == 34
+
+
+def test_user_ring_buffer_takes_records_until_it_is_full() -> None:
+    (ring,) = stores_of(MapDefinition("ring", "user_ringbuf", 0, 0, 4096, 0, False, None))
+    for length in (4089, 1 << 25):
+        with pytest.raises(MapOperationError) as refused:
+            ring.update(b"", bytes(length))
+        assert refused.value.errno == errno.E2BIG
+    for _ in range(256):
+        ring.update(b"", b"12345678")
+    with pytest.raises(MapOperationError) as full:
+        ring.update(b"", b"")
+    assert full.value.errno == errno.ENOSPC

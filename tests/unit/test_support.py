@@ -27,6 +27,7 @@ REASONS = re.compile(r"^\| `(bpf_\w+)` \| refused \| ([^|]+) \|$", re.MULTILINE)
 # What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
 SHAPES = {
     "ringbuf": (0, 0, 4096),
+    "user_ringbuf": (0, 0, 4096),
     "lpm_trie": (8, 4, 16),
     "queue": (0, 4, 4),
     "stack": (0, 4, 4),

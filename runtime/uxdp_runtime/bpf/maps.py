@@ -23,7 +23,7 @@ from typing import Final, Self
 from uxdp_bundle.map_definitions import MAP_TYPES
 
 from ..errors import ENOTSUPP, BpfError, ParameterError, errno_text
-from . import syscall
+from . import syscall, user_ring_buffer
 from .cpus import num_possible_cpus
 
 BPF_ANY: Final = 0
@@ -126,6 +126,9 @@ class Map:
 
         :raises BpfError: EEXIST or ENOENT as the flags say, E2BIG if the map is full
         """
+        if self.type == "user_ringbuf":
+            user_ring_buffer.produce(self.fd, self.info.max_entries, [value], self.name)
+            return
         self._check("key", key, self.info.key_size)
         self._check("value", value, self.value_bytes)
         with self._named():

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 _TX, _REDIRECT = 3, 4
 _NOT_DUMPED: Final = frozenset(
-    {"ringbuf", "perf_event_array", "prog_array", "devmap", "devmap_hash", "cpumap", "xskmap"}
+    {
+        "ringbuf",
+        "user_ringbuf",
+        "bloom_filter",
+        "perf_event_array",
+        "prog_array",
+        "devmap",
+        "devmap_hash",
+        "cpumap",
+        "xskmap",
+    }
 )
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 

@@ -31,7 +31,11 @@ _CALL: Final = re.compile(
 # What is left of a call of an address would run into nowhere.
 _LEFT: Final = re.compile(r"call .*\binttoptr \(i64 (?P<helper>\d+) to ptr\)\(")
 # Which argument of a helper is a callback, and the type by which native code calls it.
-_CALLBACKS: Final = {"bpf_loop": (1, "i64 (i64, ptr)"), "bpf_for_each_map_elem": (1, "i64 (ptr, ptr, ptr, ptr)")}
+_CALLBACKS: Final = {
+    "bpf_loop": (1, "i64 (i64, ptr)"),
+    "bpf_for_each_map_elem": (1, "i64 (ptr, ptr, ptr, ptr)"),
+    "bpf_user_ringbuf_drain": (1, "i64 (ptr, ptr)"),
+}
 # What the verifier makes of a bpf_loop with one callback and without flags: a loop in its place, which fails otherwise.
 _LOOP: Final = "bpf_loop"
 _LOOP_IN_PLACE: Final = "uxdp_loop_in_place"

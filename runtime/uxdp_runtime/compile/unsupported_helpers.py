@@ -6,7 +6,6 @@ SUPPORT.md says the same; a test holds both against the native library.
 from typing import Final
 
 _REASONS: Final = {
-    "how far it was read only the kernel can write, so who fills it would wait for ever": "bpf_user_ringbuf_drain",
     "it tells of the task that a frame interrupts, and native code interrupts none": """
         bpf_get_current_pid_tgid bpf_get_current_uid_gid bpf_get_current_comm bpf_get_current_task
         bpf_get_current_task_btf bpf_get_ns_current_pid_tgid bpf_task_pt_regs bpf_get_task_stack bpf_find_vma

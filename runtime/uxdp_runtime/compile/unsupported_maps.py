@@ -11,7 +11,6 @@ UNSUPPORTED: Final[dict[str, str]] = {
     "sockhash": "a lookup gives a socket of the kernel's own, whose memory native code cannot read",
     "task_storage": "native code has no tasks and cgroups to keep something for",
     "cgrp_storage": "native code has no tasks and cgroups to keep something for",
-    "user_ringbuf": "how far it was read only the kernel can write, so who fills it would wait for ever",
     "arena": "programs follow any address in it, and only the kernel's page tables keep them inside",
 }
 

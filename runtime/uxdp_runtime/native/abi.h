@@ -268,5 +268,7 @@ s64 uxdp_map_read(const struct uxdp_map *map, void *key, bool first, void *keys,
 s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len);
 /* The same from a position on, which moves behind what was read; the records stay in the ring. */
 s64 uxdp_ringbuf_read(const struct uxdp_map *map, u64 *position, void *buffer, u64 len);
+/* Put a record into a USER_RINGBUF; -E2BIG, or -ENOSPC if it is full. One thread at a time. */
+s64 uxdp_ringbuf_produce(const struct uxdp_map *map, const void *data, u64 len);
 
 #endif

@@ -14,7 +14,7 @@
 #include "maps/prog_array.h"
 #include "maps/queue.h"
 #include "maps/redirect.h"
-#include "maps/ringbuf.h"
+#include "maps/user_ringbuf.h"
 #include "timers.h"
 
 UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
@@ -45,6 +45,7 @@ UXDP_CONTROL u64 uxdp_store_bytes(const struct uxdp_map *map)
 	case BPF_MAP_TYPE_XSKMAP:
 		return redirect_is_valid(map) ? redirect_bytes(map) : 0;
 	case BPF_MAP_TYPE_RINGBUF:
+	case BPF_MAP_TYPE_USER_RINGBUF:
 		return ringbuf_is_valid(map) ? ringbuf_bytes(map) : 0;
 	case BPF_MAP_TYPE_QUEUE:
 	case BPF_MAP_TYPE_STACK:
@@ -242,6 +243,7 @@ UXDP_CONTROL s64 uxdp_map_next_key(const struct uxdp_map *map, const void *key, 
 		return -EOPNOTSUPP;
 	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
 	case BPF_MAP_TYPE_RINGBUF:
+	case BPF_MAP_TYPE_USER_RINGBUF:
 		return -ENOTSUPP;
 	default:
 		return index_next_key(map, key, next);
@@ -321,6 +323,13 @@ UXDP_CONTROL void uxdp_timers_init(struct uxdp_timers *timers, const struct uxdp
 UXDP_CONTROL u64 *uxdp_timers_next(struct uxdp_timers *timers, u32 cpu)
 {
 	return &timer_heap(timers, cpu)->next_ns;
+}
+
+UXDP_CONTROL s64 uxdp_ringbuf_produce(const struct uxdp_map *map, const void *data, u64 len)
+{
+	if (map->kind != BPF_MAP_TYPE_USER_RINGBUF)
+		return -EINVAL;
+	return user_ringbuf_produce(map, data, len);
 }
 
 UXDP_CONTROL s64 uxdp_ringbuf_consume(const struct uxdp_map *map, void *buffer, u64 len)

@@ -37,7 +37,7 @@ _MAX_BYTES: Final = 1 << 18
 _FLAGS: Final = {"any": BPF_ANY, "new": BPF_NOEXIST, "existing": BPF_EXIST}
 _NOTATIONS: Final = {"network": Notation.NETWORK, "addresses": Notation.ADDRESSES, "bpftool": Notation.BPFTOOL}
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
-_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap", "bloom_filter"})
+_WITHOUT_ELEMENTS: Final = frozenset({"ringbuf", "perf_event_array", "xskmap", "bloom_filter", "user_ringbuf"})
 _STREAMS: Final = frozenset({"ringbuf", "perf_event_array"})
 _BLOOM_FILTER: Final = "bloom_filter"
 _PROGRAM = struct.Struct("=I")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* Dynptrs; see dynptr.h. Reference: kernel/bpf/helpers.c; kernel/bpf/ringbuf.c */
 #include "../dynptr.h"
-#include "../maps/ringbuf.h"
+#include "../maps/user_ringbuf.h"
 
 /* --- helpers --- */
 
@@ -68,6 +68,16 @@ UXDP_HELPER s64 uxdp_helper_ringbuf_submit_dynptr(struct dynptr *p, u64 flags)
 UXDP_HELPER s64 uxdp_helper_ringbuf_discard_dynptr(struct dynptr *p, u64 flags)
 {
 	return commit_dynptr(p, flags, true);
+}
+
+/* Nobody sleeps here who could be woken. */
+UXDP_HELPER s64 uxdp_helper_user_ringbuf_drain(const struct uxdp_map *map,
+					       uxdp_sample_callback callback, void *context,
+					       u64 flags)
+{
+	if (unlikely(flags & ~(u64)(BPF_RB_NO_WAKEUP | BPF_RB_FORCE_WAKEUP)))
+		return -EINVAL;
+	return user_ringbuf_drain(map, callback, context);
 }
 
 /* --- kfuncs --- */
