@@ -16,14 +16,22 @@ from ..frames.constants import Steering
 from ..frames.generate import ETH_HLEN, MAX_FRAME_BYTES, Frame
 from ..frames.layers import layers_of
 from ..frames.mutate import Dice, Draft, mutate
+from ..inner_stores import as_made
 from ..map_file import Contents
 from ..steps import MapChange, Step
 from ..stores import Stores
 
 MAX_STEPS: Final = 8
 # Maps whose elements a control plane may set to anything. (Programs and devices are not anything.)
-_CHANGED: Final = frozenset({"array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie"})
-_INDEXED: Final = frozenset({"array", "percpu_array"})
+_PUSHED: Final = frozenset({"queue", "stack"})
+_OUTERS: Final = frozenset({"array_of_maps", "hash_of_maps"})
+_CHANGED: Final = (
+    frozenset({"array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie"})
+    | _PUSHED
+    | _OUTERS
+)
+_INDEXED: Final = frozenset({"array", "percpu_array", "array_of_maps"})
+_INNER_SIZES: Final = (0, 0, 0, 1, 3, 16)  # 0: the template's
 _PREFIX_BYTES: Final = 4  # of an LPM trie's key: the prefix's length
 _LISTED_ENTRIES: Final = 4096  # larger maps are not searched for their keys
 _MAX_KNOWN: Final = 256
@@ -198,9 +206,16 @@ class Mutator:
     def _element(self, definition: MapDefinition, steps: Sequence[Step], stores: Stores) -> MapChange:
         dice = self._dice
         store = stores[definition.name]
+        if definition.type in _PUSHED:
+            return MapChange(definition.name, b"", self._value(bytes(store.value_bytes), steps), dice.pick(_FLAGS))
         key = self._key(definition, steps, stores)
         if dice.chance(0.2):
             return MapChange(definition.name, key, None)
+        if definition.type in _OUTERS:
+            inner = definition.inner.type if definition.inner is not None else ""
+            # Per-CPU arrays of other sizes than their template's the kernel takes, and looks up beyond their ends.
+            made = dice.pick(_INNER_SIZES) if inner != "percpu_array" else 0
+            return MapChange(definition.name, key, as_made(made), dice.pick(_FLAGS))
         present = store.lookup(key) if dice.chance(0.6) else None
         value = self._value(present if present is not None else bytes(store.value_bytes), steps)
         known = self._known[definition.name]
