@@ -15,7 +15,7 @@ from tests.native_library import NATIVE_TESTS, clang
 from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
-from uxdp_runtime.compile.compiler import LIBC, NATIVE_FOLDER, writable_variables
+from uxdp_runtime.compile.compiler import LIBC, NATIVE_FOLDER, with_extra, writable_variables
 from uxdp_runtime.compile.definitions import CPU_STORE, NUM_CPUS, STORE
 from uxdp_runtime.compile.loader import LinkedImage
 from uxdp_runtime.compile.names import OWN
@@ -161,13 +161,14 @@ class RemoteProgram:
         symbols = {**libc, "uxdp_worker": self._worker, NUM_CPUS: int(worker.num_cpus), "uxdp_pool": 0}
         self._maps: dict[str, tuple[int, MapDefinition]] = {}
         declared = [definition for definition in maps if not definition.name.startswith(".")]
-        for number, definition in enumerate(declared):
+        for number, (definition, extra) in enumerate(with_extra(declared, obj)):
             descriptor = abi.Map(
                 kind=MAP_TYPES.index(definition.type),
                 key_size=definition.key_size,
                 value_size=definition.value_size,
                 max_entries=definition.max_entries,
                 flags=definition.flags,
+                extra=extra,
                 id=number,
                 num_cpus=worker.num_cpus,
             )

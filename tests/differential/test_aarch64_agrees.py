@@ -45,6 +45,7 @@ CASES = [
     "checksum",
 ]
 CASES += ["iter_num", "dynptr_memory", "dynptr_frame_moves", "strtol"]
+CASES += ["map_bloom", "map_for_each", "map_percpu_lookup", "map_queue", "map_spin_lock"]
 CASES += ["arithmetic", "global_data", "load_store_bytes", "loops", "redirects", "ringbuf", "subprograms"]
 ARRAYS = ("array", "percpu_array")
 HASHES = ("hash", "lpm_trie", "lru_hash", "lru_percpu_hash", "percpu_hash")
