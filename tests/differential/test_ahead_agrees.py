@@ -54,7 +54,7 @@ def _with_native_code(case: str) -> bytes:
     "case",
     [
         *("native/map_percpu", "native/map_lru", "native/map_hash", "native/tail_calls"),
-        *("native/kernel_config", "native/kernel_symbols"),
+        *("native/kernel_config", "native/kernel_symbols", "native/dynptr_xdp", "native/timers"),
     ],
 )
 def test_code_of_the_bundle_agrees_with_the_kernel(
