@@ -55,6 +55,7 @@ def _with_native_code(case: str) -> bytes:
     [
         *("native/map_percpu", "native/map_lru", "native/map_hash", "native/tail_calls"),
         *("native/kernel_config", "native/kernel_symbols", "native/dynptr_xdp", "native/timers"),
+        "native/fib_lookup",
     ],
 )
 def test_code_of_the_bundle_agrees_with_the_kernel(
