@@ -29,6 +29,7 @@ from itertools import islice, zip_longest
 from typing import Final, NamedTuple, Self
 
 from uxdp_bundle.errors import UnsupportedFeatureError
+from uxdp_bundle.manifest import MapDefinition
 
 from .bpf.cpus import num_possible_cpus
 from .bpf.inner_maps import KernelMaps, split_inner_name
@@ -70,6 +71,8 @@ _SHADOW_SEED: Final = 2
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
 _UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter", "user_ringbuf"})
+_PER_CPU: Final = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
+_PER_CPU_ALIGNMENT: Final = 8
 _REDIRECT: Final = VERDICTS.index("REDIRECT")
 # Timers that are due within this time are waited for; what others will do cannot be compared.
 _TIMER_NS: Final = 300_000_000
@@ -281,7 +284,7 @@ class Differential:
                 for key in sorted(kernel.keys() | tested.keys()):
                     if kernel.get(key) != tested.get(key):
                         values = (kernel.get(key), tested.get(key), *(side.lookup(key) for side in pair))
-                        yield from map_difference(definition.name, key, *values)
+                        yield from map_difference(definition.name, key, *(_unfilled(definition, one) for one in values))
         for name in stores.sections:
             data = (bytes(side.section(name)) for side in (stores, self._native.stores, self._shadow.stores))
             yield from map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
@@ -371,6 +374,20 @@ class Differential:
             side.empty_ring(ring.map)
         if self._twin is not None:
             self._twin.release_records(ring.map)
+
+
+def _unfilled(definition: MapDefinition, value: bytes | None) -> bytes | None:
+    """Return a value with zeros where per-CPU values are filled up to 8 bytes.
+
+    There elements have what a control plane, or an element before in the same place, has left; programs see none of it.
+    Source: kernel/bpf/hashtab.c, pcpu_init_value
+    """
+    size = definition.value_size
+    if value is None or definition.type not in _PER_CPU or size % _PER_CPU_ALIGNMENT == 0:
+        return value
+    filled = size + -size % _PER_CPU_ALIGNMENT
+    parts = (value[start : start + size] for start in range(0, len(value), filled))
+    return b"".join(part + bytes(filled - size) for part in parts)
 
 
 class _Waiting(NamedTuple):
