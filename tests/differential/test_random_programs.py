@@ -14,10 +14,10 @@ pytestmark = pytest.mark.kernel
 
 SEED = 1
 PROGRAMS = 25  # of an object
-FRAMES = 48
+FRAMES = 32
 # In parts, so that all CPUs take part; together more than 500 programs, under `make soak` thousands.
 PARTS = 4
-PROGRAMS_OF_PART = 2500 if os.environ.get("UXDP_LONG") else 128
+PROGRAMS_OF_PART = 2500 if os.environ.get("UXDP_LONG") else 126
 MOST_REFUSED = 0.25
 
 

@@ -109,6 +109,7 @@ _HEAD: Final = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#define NUMERAL(number) (48 + ((number) & 15) % 11)
 #define TABLE(index) numbers[OPAQUE((index) & 15)]
 #define OPAQUE(value) ({ __u64 o_ = (value); asm volatile("" : "+r"(o_)); o_; })
 #define SAME(pointer) ({ __u8 *s_ = (pointer); asm volatile("" : "+r"(s_)); s_; })
@@ -125,6 +126,18 @@ struct prefix { __u32 length; __u8 bytes[4]; };
 struct buffer { __u8 bytes[64]; };
 struct state { __u64 sum; __u32 count; __u32 limit; };
 struct record { __u64 what; __u32 of; __u32 then; };
+struct bits { __u32 one : 3, other : 17; __s32 third : 11, fourth : 20; };
+struct bpf_iter_num { __u64 __opaque[1]; } __attribute__((aligned(8)));
+
+extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
+extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
+extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
+extern int bpf_dynptr_from_xdp(struct xdp_md *ctx, __u64 flags, struct bpf_dynptr *p) __ksym;
+extern void *bpf_dynptr_slice(const struct bpf_dynptr *p, __u32 offset, void *buffer, __u32 size) __ksym;
+extern void *bpf_dynptr_slice_rdwr(const struct bpf_dynptr *p, __u32 offset, void *buffer, __u32 size) __ksym;
+extern int bpf_dynptr_adjust(const struct bpf_dynptr *p, __u32 start, __u32 end) __ksym;
+extern __u32 bpf_dynptr_size(const struct bpf_dynptr *p) __ksym;
+extern int bpf_dynptr_memset(struct bpf_dynptr *p, __u32 offset, __u32 size, __u8 value) __ksym;
 
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024); __type(key, __u32); __type(value, __u64); }
 	results SEC(".maps");
@@ -133,6 +146,19 @@ struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 64); __type(
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); }
 	selected SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uint(value_size, 4); }
+	samples SEC(".maps");
+struct inner { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, __u32); __type(value, __u64); }
+	inner_one SEC(".maps"), inner_two SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 6); __type(key, __u32);
+	__array(values, struct inner); }
+	outer SEC(".maps") = { .values = { [0] = &inner_one, [3] = &inner_two, [4] = &inner_one } };
+struct inner_slots { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 9); __type(key, __u32);
+	__type(value, __u64); }
+	slots_one SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 6); __type(key, __u32);
+	__array(values, struct inner_slots); }
+	outer_table SEC(".maps") = { .values = { [2] = &slots_one } };
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 

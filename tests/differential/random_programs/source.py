@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Final
 
+from . import control_statements, frame_statements, helper_statements, map_statements
+from .control_statements import verdict
 from .declarations import NOTED, Declarations, declarations
 from .expressions import SIGNED, UNSIGNED, Dice, Options, Values
-from .statements import Callee, Place, Writer, verdict
+from .writer import Callee, Place, Statement, Writer
 
+# All that there is; what native code learns, add to one of these.
+_STATEMENTS: Final[tuple[tuple[int, Statement], ...]] = (
+    *control_statements.STATEMENTS,
+    *frame_statements.STATEMENTS,
+    *map_statements.STATEMENTS,
+    *helper_statements.STATEMENTS,
+)
 _OPTIMISATIONS: Final = ("-O1", "-O2", "-O2", "-Os", "-O3")
 
 
@@ -41,20 +50,23 @@ def _program(dice: Dice, options: Options, declared: Declarations, number: int) 
     parts: list[str] = []
     callbacks = tuple(f"p{number}_step{index}" for index in range(dice.below(3)))
     for name in callbacks:
-        parts += _callback(Writer(dice, options, declared, number), name)
+        parts += _callback(Writer(dice, options, declared, number, _STATEMENTS), name)
+    memory_callees = tuple(f"p{number}_memory{index}" for index in range(dice.pick((0, 0, 1))))
+    for name in memory_callees:
+        parts += _memory_subprogram(Writer(dice, options, declared, number, _STATEMENTS), name)
     callees: tuple[Callee, ...] = ()
     for index in range(dice.pick((0, 0, 1, 2))):
-        writer = Writer(dice, options, declared, number)
+        writer = Writer(dice, options, declared, number, _STATEMENTS)
         callee, lines = _subprogram(writer, f"p{number}_part{index}", callees, callbacks)
         callees += (callee,)
         parts += lines
-    writer = Writer(dice, options, declared, number)
+    writer = Writer(dice, options, declared, number, _STATEMENTS)
     # With subprograms tail calls leave half of the stack.
-    place = Place(_values(declared), callees, callbacks)
+    place = Place(_values(declared), callees, callbacks, memory_callees)
     writer.locals(place, 1 + dice.below(3))
     for _ in range(2):
         writer.frame_word(place)
-    writer.statements(place, 3 + dice.below(5))
+    writer.statements(place, 2 + dice.below(4))
     for name, _kind in place.values.assignable[:3]:
         writer.line(f"note({number * NOTED + dice.below(NOTED)}, {name});")
     writer.line(f"return {verdict(writer, place)};")
@@ -77,6 +89,25 @@ def _callback(writer: Writer, name: str) -> list[str]:
         f"static long {name}(__u32 index, void *data)",
         "{",
         "\tstruct state *state = data;",
+        *writer.lines,
+        "}",
+        "",
+    ]
+
+
+def _memory_subprogram(writer: Writer, name: str) -> list[str]:
+    """Return a global subprogram that takes a pointer, which the verifier takes for NULL, too."""
+    place = Place(_values(writer.declared), has_context=False, can_move=False, can_tail_call=False, nesting=1)
+    place.values.readable += ["state->sum", "state->count", "state->limit"]
+    place.values.assignable += [("state->sum", "__u64"), ("state->count", "__u32"), ("state->limit", "__u32")]
+    writer.locals(place, 1)
+    writer.statements(place, writer.few(3))
+    writer.line(f"return {writer.expression(place)};")
+    return [
+        f"__noinline int {name}(struct state *state)",
+        "{",
+        "\tif (!state)",
+        "\t\treturn 1;",
         *writer.lines,
         "}",
         "",
