@@ -31,9 +31,7 @@ _ASM: Final = re.compile(
 _DESTINATIONS: Final = re.compile(r"^ +to label (?P<normal>%\S+) \[(?P<others>.*?)\]")
 _LABEL: Final = re.compile(rf"^(?P<name>{NAME}):")
 _TRUNC: Final = re.compile(rf"^  (?P<name>%{NAME}) = trunc (?:n[us]w )*i(?P<from>\d+) (?P<value>\S+) to i(?P<to>\d+)\b")
-_PROMISES: Final = re.compile(
-    r"^(?:(?:noundef|nonnull|noalias|readonly|align \d+|captures\([^)]*\)|dereferenceable\w*\(\d+\)) )+"
-)
+_EXPRESSION: Final = re.compile(r"(?:getelementptr|inttoptr|ptrtoint|bitcast|trunc|add|sub|xor)\b[^()]*\(.*\)$")
 _EDGE: Final = re.compile(rf", (?P<block>%{NAME}) \]")
 _CUT_BITS: Final = 16
 
@@ -127,7 +125,9 @@ def _read(match: re.Match[str], line: str, following: str) -> Assembly:
     arguments = []
     for piece in split_arguments(line[start + 1 : end]):
         kind_end = end_of_type(piece, 0)
-        arguments.append((piece[:kind_end], _PROMISES.sub("", piece[kind_end + 1 :])))
+        expression = _EXPRESSION.search(piece)
+        value = expression[0] if expression is not None else piece.rpartition(" ")[2]
+        arguments.append((piece[:kind_end], value))
     if match["word"] == "call":
         return Assembly(match, arguments, line[end + 1 :])
     destinations = _DESTINATIONS.match(following)

@@ -210,7 +210,7 @@ class _Translation:
             self._set(f"r{fixed[1]}", self._loaded(kind, value))
         elif any(letter in piece for letter in "in") and (constant := _constant(kind, value)) is not None:
             self._numbers[number] = constant
-        elif "*" not in piece and ("r" in piece or piece == "w"):
+        elif "*" not in piece and ("r" in piece or piece == "w" or (piece == "i" and kind == "ptr")):
             if piece == "w":
                 self._words.add(number)
             self._set(f"${number}", self._loaded(kind, value))

@@ -135,9 +135,9 @@ def _printed(match: re.Match[str], numbers: Mapping[int, int], words: Set[int]) 
 def _statement(text: str, slot: int) -> Statement:
     """Read one instruction; a target of a jump is still text, in ``operator``'s company: see _with_target."""
     if match := _WIDE.fullmatch(text):
-        return Statement(
-            text, slot, "move", left=_register(match["left"], text), right=_number(match["right"], text, _S64)
-        )
+        is_address = match["right"].startswith("$")  # of a map, for one
+        right = _register(match["right"], text) if is_address else _number(match["right"], text, _S64)
+        return Statement(text, slot, "move", left=_register(match["left"], text), right=right)
     if match := _ATOMIC.fullmatch(text):
         return _access(match, text, slot, "atomic", match["operator"], right=_register(match["right"], text))
     if match := _STORE.fullmatch(text):

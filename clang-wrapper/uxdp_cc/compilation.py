@@ -16,7 +16,8 @@ from .flags import embeds_source
 from .interruption import Ended, held
 from .toolchain import Toolchain, system_headers
 
-DEFAULT_FLAGS: Final = ("-target", "bpf", "-O2", "-g", "-mcpu=v3")
+# For cpu v4 LLVM makes tables of switches, by which no program jumps before Linux 6.19 and libbpf 1.7.
+DEFAULT_FLAGS: Final = ("-target", "bpf", "-O2", "-g", "-mcpu=v3", "-fno-jump-tables")
 # Nothing of the building machine in the output.
 _REPRODUCIBLE: Final = ("-fno-ident", "-fdebug-compilation-dir=.")
 _STDIN_COPY: Final = "stdin"

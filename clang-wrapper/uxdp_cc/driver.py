@@ -27,8 +27,9 @@ uxdp-cc: compile XDP programs to signed bundles, with clang's command line
   uxdp-cc a.c b.c -o nf.uxdp             link the IR of several sources first
   make CLANG=uxdp-cc                     in a project that compiles with $(CLANG) -target bpf … -c
 
-All options of clang pass through. In front of them stand -target bpf -O2 -g -mcpu=v3, the folder of <asm/types.h>, and
-options that keep the building machine out of the output. -E, -S, -M, --version and the like are left to clang.
+All options of clang pass through. In front of them stand -target bpf -O2 -g -mcpu=v3 -fno-jump-tables, the folder of
+<asm/types.h>, and options that keep the building machine out of the output. -E, -S, -M, --version and the like are left
+to clang.
 
   --uxdp-key FILE              sign with this key (or $UXDP_SIGNING_KEY: a file name or the PEM text;
                                passphrase in $UXDP_SIGNING_KEY_PASSPHRASE); default: your development key

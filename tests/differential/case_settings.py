@@ -27,4 +27,5 @@ CLANG_ARGS: Final[dict[str, tuple[str, ...]]] = {
     "atomics_ordered": ("-mcpu=v4",),
     "cpu_v4": ("-mcpu=v4",),
     "signed_division": ("-mcpu=v4",),
+    "switch_table": ("-mcpu=v4",),
 }

@@ -130,7 +130,7 @@ def clang_line() -> list[str]:
     """Return the clang that uxdp-cc wraps, with what uxdp-cc puts in front; it is silent about what it does not use."""
     toolchain = find_toolchain()
     unwarned = [*toolchain.headers, *system_headers(())]
-    defaults = "-target bpf -O2 -g -mcpu=v3".split()
+    defaults = "-target bpf -O2 -g -mcpu=v3 -fno-jump-tables".split()
     return [*toolchain.command, "--start-no-unused-arguments", *defaults, *unwarned, "--end-no-unused-arguments"]
 
 

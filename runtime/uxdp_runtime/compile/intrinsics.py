@@ -20,7 +20,9 @@ _ALIGNED: Final = re.compile(r", align \d+")
 _BLOCK_COPY: Final = re.compile(r"@llvm\.mem(?:cpy|move|set)\.")
 _ALIGNED_ARGUMENT: Final = re.compile(r" align \d+")
 _ATTRIBUTE_GROUP: Final = re.compile(r"^attributes #\d+ = ")
-_TARGET_ATTRIBUTES: Final = re.compile(r' "(?:target-cpu|target-features|tune-cpu|frame-pointer)"="[^"]*"')
+_TARGET_ATTRIBUTES: Final = re.compile(
+    r' "(?:target-cpu|target-features|tune-cpu|frame-pointer|no-jump-tables)"="[^"]*"'
+)
 
 
 def lower_intrinsics(module: Module) -> None:

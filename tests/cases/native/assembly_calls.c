@@ -12,6 +12,15 @@ struct {
 	__array(values, int(void *));
 } programs SEC(".maps") = {.values = {[1] = (void *)&second}};
 
+/* Cilium's, with the map as a constant. */
+static __always_inline void tail_call_by_address(const struct xdp_md *ctx, const void *map,
+						 const __u32 slot)
+{
+	asm volatile("r1 = %[ctx]; r2 = %[map] ll; r3 = %[slot]; call 12" ::[ctx] "r"(ctx),
+		     [map] "i"(map), [slot] "i"(slot)
+		     : "r0", "r1", "r2", "r3", "r4", "r5");
+}
+
 SEC("xdp")
 int assembly_calls(struct xdp_md *ctx)
 {
@@ -25,6 +34,8 @@ int assembly_calls(struct xdp_md *ctx)
 	note(0, result);
 	if (word & 1)
 		bpf_tail_call_static(ctx, &programs, 0);
+	if (word & 2)
+		tail_call_by_address(ctx, &programs, 1);
 	note(1, word);
 	bpf_tail_call_static(ctx, &programs, 1);
 	return XDP_DROP;

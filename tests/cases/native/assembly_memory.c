@@ -30,13 +30,34 @@ static __always_inline int load_bytes(struct xdp_md *ctx, __u64 offset, void *to
 	return result;
 }
 
+/* Cilium's map_array_get_32(): operands that are no outputs are changed, too. */
+static __always_inline __u32 element(const __u32 *array, __u32 index, const __u32 limit)
+{
+	__u32 found = 0;
+
+	asm volatile("%[index] <<= 2\n\t"
+		     "if %[index] > %[limit] goto +1\n\t"
+		     "%[array] += %[index]\n\t"
+		     "%[found] = *(u32 *)(%[array] + 0)\n\t"
+		     : [found] "=r"(found)
+		     : [limit] "i"(limit), [array] "r"(array), [index] "r"(index));
+	return found;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32[8]);
+} arrays SEC(".maps");
+
 __u64 total;
 __u32 narrow;
 
 SEC("xdp")
 int assembly_memory(struct xdp_md *ctx)
 {
-	__u32 word = frame_word(ctx), kind;
+	__u32 word = frame_word(ctx), kind, *array;
 	__u64 slots[2] = {word, 5}, value;
 	__u8 bytes[6] = {};
 	void *data, *data_end;
@@ -75,5 +96,11 @@ int assembly_memory(struct xdp_md *ctx)
 		     : "r"(word), "r"(data));
 	note(6, kind);
 	*(__u8 *)data = kind;
+	kind = 0;
+	array = bpf_map_lookup_elem(&arrays, &kind);
+	if (!array)
+		return XDP_ABORTED;
+	array[word & 7] += word;
+	note(7, element(array, word >> 4 & 7, 7 << 2));
 	return XDP_TX;
 }
