@@ -38,6 +38,19 @@ def stats_answer(time: float, *queues: dict[str, Any]) -> dict[str, Any]:
     return {"name": "edge", "time": time, "restarts": 2, "queues": list(queues), "kernel_questions": asked}
 
 
+def port_answer(*, up: bool = True) -> dict[str, Any]:
+    """Return what is known of a DPDK device with the queues' name."""
+    counters = dict.fromkeys(("rx_frames", "tx_frames", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors"), 0)
+    return {
+        "interface": "eth0",
+        "link": {"up": up, "mbps": 10000, "full_duplex": True},
+        "mbufs": 4096,
+        "mbufs_free": 4000,
+        "counters": {**counters, "rx_missed": 12, "rx_no_mbuf": 3},
+        "xstats": {"rx_q0_packets": 99},
+    }
+
+
 def status_answer(*, serving: bool = True) -> dict[str, Any]:
     return {
         "name": "edge",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving_answers import kernel_answer, queue_answer, stats_answer, status_answer
+from tests.serving_answers import kernel_answer, port_answer, queue_answer, stats_answer, status_answer
 from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_runtime.errors import ParameterError, PortError
 from uxdp_runtime.serve import metrics
@@ -102,6 +102,18 @@ def test_metrics_in_the_kernel_mode_are_the_programs_runs() -> None:
     found = samples(body.decode())
     assert found[("uxdp_kernel_runs_total",)] == 1000
     assert found[("uxdp_kernel_run_seconds_total",)] == pytest.approx(40e-6)
+
+
+def test_metrics_of_a_dpdk_device_are_its_drivers() -> None:
+    with selectors.DefaultSelector() as selector, MetricsEndpoint("127.0.0.1:0") as endpoint:
+        answer = {**stats_answer(1.0, queue_answer(10)), "ports": [port_answer()]}
+        endpoint.serve(selector, status_answer, lambda: answer)
+        _status, body = exchange((endpoint, selector), b"GET /metrics HTTP/1.1\r\n\r\n")
+    text = body.decode()
+    assert 'uxdp_link_up{interface="eth0"} 1.0' in text
+    assert 'uxdp_buffers_free{interface="eth0"} 4000.0' in text
+    assert 'uxdp_device_events{event="rx_missed",interface="eth0"} 12.0' in text
+    assert 'uxdp_device_xstats{interface="eth0",name="rx_q0_packets"} 99.0' in text
 
 
 def test_metrics_that_cannot_be_read_are_a_servers_error() -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.serving_answers import kernel_answer, queue_answer, stats_answer, status_answer
+from tests.serving_answers import kernel_answer, port_answer, queue_answer, stats_answer, status_answer
 from uxdp_runtime.serve.live_table import COLUMNS, LiveTable, scaled, table_rows, title
 from uxdp_runtime.serve.operation import _until_it_fails, status_line
 from uxdp_runtime.serve.rates import rates
@@ -131,4 +131,15 @@ def test_observer_that_fails_is_reported_once_and_not_asked_again(caplog: pytest
     assert len(calls) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "the live table ends, serving goes on: Input/output error"
+    ]
+
+
+def test_table_tells_a_dpdk_devices_losses_link_and_buffers_with_its_first_queue() -> None:
+    answer = {**stats_answer(1.0, queue_answer(10), queue_answer(10, queue=1)), "ports": [port_answer(up=False)]}
+    rows = table_rows(rates(None, answer))
+    (first,) = (row for row in rows if row[0].startswith("eth0:0"))
+    assert (first[0], first[-1]) == ("eth0:0 (link down)", "96/4096")
+    assert [row[1:3] for row in rows if "device" in row[1]] == [
+        ("lost: device rx_missed", "12"),
+        ("lost: device rx_no_mbuf", "3"),
     ]

@@ -39,7 +39,7 @@ def table_rows(queues: Sequence[QueueRates]) -> list[tuple[str, ...]]:
     for queue in queues:
         cost = "-" if queue.ns_per_frame is None else f"{queue.ns_per_frame:.0f}"
         fill = f"{queue.rx_ring_waiting}/{queue.rx_ring_size}" if queue.rx_ring_size else "-"
-        rows.append((f"{queue.interface}:{queue.queue_id}", *_cells(queue.received), cost, fill))
+        rows.append((f"{queue.interface}:{queue.queue_id}{queue.note}", *_cells(queue.received), cost, fill))
         rows += [("", *_cells(flow), "", "") for flow in queue.verdicts]
         rows += [("", f"lost: {flow.what}", *_cells(flow)[1:], "", "") for flow in queue.losses]
     return rows

@@ -214,6 +214,9 @@ class _Collector:
                 "samples_missed",
             ),
             ("uxdp_inject_stalls", "Of these, calls that took more than 1 ms.", "inject_stalls"),
+            ("uxdp_stack_frames", "Frames that the kernel's stack transmitted through a DPDK queue.", "stack_frames"),
+            ("uxdp_stack_lost_frames", "Of the stack's frames, those that could not leave.", "stack_lost"),
+            ("uxdp_cpumap_lost_frames", "Frames that came by a cpumap and could not be passed.", "cpumap_lost"),
         ):
             yield self._counter(name, text, [(_place(queue), queue[key]) for queue in queues])
         seconds = [(_place(queue), queue["busy_ns"] / 1e9) for queue in queues]
@@ -243,11 +246,39 @@ class _Collector:
             for outcome, number in stats["kernel_questions"].items():
                 family.add_metric([outcome], number)
             yield family
+        yield from self._devices(stats.get("ports", ()))
         if "kernel" in stats:
             runs, seconds = stats["kernel"]["runs"], stats["kernel"]["run_ns"] / 1e9
             text = "Runs of the program in the kernel, if kernel.bpf_stats_enabled is 1."
             yield self._total("uxdp_kernel_runs", text, runs)
             yield self._total("uxdp_kernel_run_seconds", "Time that these took.", seconds)
+
+    def _devices(self, ports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+        """Yield what is known of DPDK's devices, and what their drivers count."""
+        if not ports:
+            return
+        for name, text, key in (
+            ("uxdp_buffers", "Buffers of the device (mbufs).", "mbufs"),
+            ("uxdp_buffers_free", "Of these, free ones.", "mbufs_free"),
+        ):
+            gauge = self._core.GaugeMetricFamily(name, text, labels=["interface"])
+            for port in ports:
+                gauge.add_metric([port["interface"]], port[key])
+            yield gauge
+        gauge = self._core.GaugeMetricFamily("uxdp_link_up", "Whether the device's link is up.", labels=["interface"])
+        for port in ports:
+            gauge.add_metric([port["interface"]], float(port["link"]["up"]))
+        yield gauge
+        for name, text, group, label in (
+            ("uxdp_device_events", "What the driver counts, since the data process began.", "counters", "event"),
+            ("uxdp_device_xstats", "What the driver counts besides, by its own names.", "xstats", "name"),
+        ):
+            # Another data process begins at zero, so to Prometheus they are no counters.
+            gauge = self._core.GaugeMetricFamily(name, text, labels=["interface", label])
+            for port in ports:
+                for key, value in port[group].items():
+                    gauge.add_metric([port["interface"], key], value)
+            yield gauge
 
     def _total(self, name: str, text: str, value: float) -> Any:
         return self._core.CounterMetricFamily(name, text, value=value)

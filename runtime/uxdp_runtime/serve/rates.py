@@ -1,11 +1,14 @@
 """What happens per second, from two snapshots of a service's counters: the answers to ``stats`` at two times."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 # The kernel's own losses in front of the RX ring, by what the socket's statistics call them.
 _KERNEL_LOSSES: Final = ("rx_dropped", "rx_ring_full", "rx_fill_ring_empty")
+# A DPDK device's, for all of its queues; they are told with the first.
+_DEVICE_LOSSES: Final = ("rx_missed", "rx_no_mbuf", "rx_errors", "tx_errors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class QueueRates:
     ns_per_frame: float | None  # of late, else ever; None: no frame
     rx_ring_waiting: int
     rx_ring_size: int
+    note: str = ""
 
 
 def rates(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[QueueRates, ...]:
@@ -47,9 +51,27 @@ def rates(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[Q
     if "kernel" in after:
         known = before is not None and before["kernel"]["program_id"] == after["kernel"]["program_id"] and seconds > 0
         return (_of_kernel(before["kernel"] if before is not None and known else None, after["kernel"], seconds),)
-    return tuple(
+    queues = tuple(
         _of_queue(earlier.get((item["interface"], item["queue"])) if seconds > 0 else None, item, seconds)
         for item in after["queues"]
+    )
+    ports = {port["interface"]: port for port in after.get("ports", ())}
+    return tuple(_with_port(queue, ports.get(queue.interface)) for queue in queues)
+
+
+def _with_port(queue: QueueRates, port: Mapping[str, Any] | None) -> QueueRates:
+    """Add what is known of a DPDK device to its first queue: losses, the link, and buffers in use for the RX ring."""
+    if port is None or queue.queue_id != 0:
+        return queue
+    losses = tuple(
+        Flow(f"device {name}", port["counters"][name], None, None) for name in _DEVICE_LOSSES if port["counters"][name]
+    )
+    return dataclasses.replace(
+        queue,
+        losses=queue.losses + losses,
+        rx_ring_waiting=port["mbufs"] - port["mbufs_free"],
+        rx_ring_size=port["mbufs"],
+        note="" if port["link"]["up"] else " (link down)",
     )
 
 
