@@ -8,6 +8,7 @@ capability. Source: native/ask.h, native/question.h, native/bpf/ask.bpf.c
 import ctypes
 import mmap
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -21,10 +22,12 @@ from .bpf.test_run import MIN_FRAME_BYTES
 from .compile.asking import HELPERS, KERNEL
 from .compile.loader import undefined_names
 
-_ROUTES: Final = 1 << 14  # UXDP_ROUTE_BITS
+_ROUTES: Final = 1 << 17  # UXDP_ROUTES
+_ROUTE_SETS: Final = 1 << 14  # UXDP_ROUTE_SETS
+_ROUTE_SLOTS: Final = 16  # UXDP_ROUTE_SLOTS
 _DEVICES: Final = 64  # UXDP_DEVICES
 _SOCKETS: Final = 80  # UXDP_SOCKETS
-_ROUTE_WORDS: Final = 32
+_LINE_WORDS: Final = 8
 _SOCKET_WORDS: Final = 20
 
 
@@ -58,12 +61,23 @@ class Device(ctypes.Structure):
     """``struct uxdp_device``: what bpf_check_mtu compares with."""
 
     _fields_ = (
-        ("generation", ctypes.c_uint64),
-        ("asked_ns", ctypes.c_uint64),
+        ("stamp", ctypes.c_uint64),
         ("ifindex", ctypes.c_uint32),
         ("mtu", ctypes.c_uint32),
         ("hard_header_len", ctypes.c_uint32),
         ("zero", ctypes.c_uint32),
+    )
+
+
+class Routes(ctypes.Structure):
+    """``struct uxdp_routes``: answers about routes."""
+
+    _fields_ = (
+        ("used", ctypes.c_uint64),
+        ("zero", ctypes.c_uint64 * 7),
+        ("slots", ctypes.c_uint32 * _ROUTE_SLOTS * _ROUTE_SETS),
+        ("routes", ctypes.c_uint64 * _LINE_WORDS * _ROUTES),
+        ("rests", ctypes.c_uint64 * _LINE_WORDS * _ROUTES),
     )
 
 
@@ -80,9 +94,9 @@ class Kernel(ctypes.Structure):
         ("failed", ctypes.c_uint64),
         ("remembered", ctypes.c_uint64),
         ("num_sockets", ctypes.c_uint64),
+        ("routes", ctypes.c_uint64),
         ("devices", Device * _DEVICES),
         ("sockets", Socket * _SOCKETS),
-        ("routes", ctypes.c_uint64 * _ROUTE_WORDS * _ROUTES),
     )
 
 
@@ -98,8 +112,8 @@ class Questions:
 class KernelState:
     """What one worker asks by. Close it, or use it as a context manager.
 
-    The memory is shared with processes that are forked later, and outlives them; the answers in it are of use only to
-    one that calls ``forget`` first.
+    Counters and devices are shared with processes that are forked later, and outlive them: one that is forked calls
+    ``forget`` first. Answers about routes are each process's own, in memory that is touched as far as there are any.
     """
 
     def __init__(self, helpers: Iterable[str]) -> None:
@@ -123,6 +137,8 @@ class KernelState:
             self._question = Map(questions.fd, name=questions.name).mmap()
             self._memory = mmap.mmap(-1, ctypes.sizeof(Kernel))
             self._kernel = Kernel.from_buffer(self._memory)
+            self._routes = _private_memory(ctypes.sizeof(Routes))
+            self._kernel.routes = ctypes.addressof(ctypes.c_char.from_buffer(self._routes))
             self._kernel.generation = 1
             self._kernel.program_fd = self.fd
             self._kernel.question = ctypes.addressof(ctypes.c_char.from_buffer(self._question))
@@ -161,6 +177,14 @@ class KernelState:
         :raises UxdpError: it cannot
         """
         syscall.run_program(self.fd, bytes(MIN_FRAME_BYTES))
+
+
+def _private_memory(size: int) -> mmap.mmap:
+    """Return zeros, in huge pages where the system has them: lookups are all over it."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def asks_kernel(data: bytes) -> bool:

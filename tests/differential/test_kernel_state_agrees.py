@@ -157,6 +157,36 @@ def test_fib_lookup_agrees_for_every_length_with_one_question(cases: Cases, insi
         assert {fib_result(answer) for answer in answers} >= {0, 8}
 
 
+def with_other_rest(frame: bytes, number: int) -> bytes:
+    """Return the question with other bytes in what no lookup of these flags depends on, and another length."""
+    data = bytearray(frame)
+    (flags,), family = struct.unpack_from("=I", data, 16), data[20]
+    junk = bytes([number]) * 12
+    data[26:28] = struct.pack("=H", 1000 + number)
+    if family == socket.AF_INET:
+        data[33:36], data[40:52], data[56:68] = junk[:3], junk, junk
+    if not flags & TBID:
+        data[68:72] = junk[:4]
+    first = 76 if flags & MARK else 72
+    data[first:84] = junk[: 84 - first]
+    return bytes(data)
+
+
+def test_fib_lookup_agrees_for_what_no_lookup_depends_on_with_one_question(
+    cases: Cases, inside: RouterNamespace
+) -> None:
+    here = inside.index("in0")
+    targets = (
+        *(f"192.0.{net}.5" for net in (2, 3, 4, 6, 7)),
+        *("203.0.113.1", "2001:db8:2::5", "2001:db8:3::5", "2001:db8:6::5", "ff02::1"),
+    )
+    questions = [fib(here, target, flags, table=100) for target in targets for flags in FLAGS]
+    frames = [with_other_rest(frame, number) for frame in questions for number in (1, 0x5A, 250, 255)]
+    answers, counted = cases.run("fib_lookup", frames)
+    assert {fib_result(answer) for answer in answers} == {0, 1, 4, 7, 8}
+    assert (counted.asked, counted.remembered) == (len(questions), 3 * len(questions))
+
+
 def test_fib_lookup_forgets_what_has_changed(cases: Cases, inside: RouterNamespace) -> None:
     here = inside.index("in0")
     frame = fib(here, "192.0.9.5")

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp")]
 CASES = Path(__file__).parents[1] / "cases" / "serve"
 TARGET, GATEWAY = "192.0.2.5", "10.78.0.2"
 GATEWAY_MACS = ("02:00:00:00:00:21", "02:00:00:00:00:22")
-# What is heard of is seen at once; what only time tells takes a second (UXDP_ANSWER_NS, native/ask.h).
+# What is heard of is seen at once; what only time tells takes a second (UXDP_ANSWER_TICKS, native/ask.h).
 HEARD_SECONDS = 0.5
 
 

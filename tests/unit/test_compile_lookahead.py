@@ -18,7 +18,7 @@ from uxdp_runtime import abi
 from uxdp_runtime.compile.compiler import NativeObject, ProgramSource, Variant, compile_object
 from uxdp_runtime.compile.definitions import NativeMap
 from uxdp_runtime.compile.ir_text import parse_module
-from uxdp_runtime.compile.lookahead import add_lookahead
+from uxdp_runtime.compile.lookahead import ROUTES, add_lookahead
 from uxdp_runtime.compile.program import program_source
 from uxdp_runtime.compile.targets import host_target
 from uxdp_runtime.native_module import FrameBatch, NativeModule
@@ -249,6 +249,17 @@ def test_slice_of_a_small_map_is_none() -> None:
     )
     assert add_lookahead(module, "entry", {"large": NativeMap(definition, 0, 1)}) == ()
     assert "uxdp_ahead" not in str(module)
+
+
+@pytest.mark.parametrize("kind", ["i32", "i64"])
+def test_slice_ends_at_a_lookup_of_a_route_and_looks_ahead_in_what_is_kept(kind: str) -> None:
+    call = f'%r = call i64 @"uxdp.call.fib_lookup.3"(ptr %f, ptr noundef %k, {kind} 64, {kind} noundef 5)'
+    text = HEAD + BODY.replace("STEP", call) + f'\ndeclare i64 @"uxdp.call.fib_lookup.3"(ptr, ptr, {kind}, {kind})\n'
+    module = parse_module(str(llvm.parse_assembly(text)))
+    assert add_lookahead(module, "entry", {"large": LARGE}) == (ROUTES,)
+    llvm.parse_assembly(str(module)).verify()
+    assert "@uxdp_prefetch_fib_lookup(ptr noundef %k, i64 " in str(module)
+    assert "call zeroext i1 @uxdp_routes_outgrow_cache()" in str(module)
 
 
 def test_descriptor_layout_is_what_the_slice_reads() -> None:

@@ -22,6 +22,7 @@ STRUCTS = {
     "uxdp_ring": xsk.Ring,
     "uxdp_range": abi.Range,
     "uxdp_kernel": kernel_state.Kernel,
+    "uxdp_routes": kernel_state.Routes,
     "uxdp_device": kernel_state.Device,
     "uxdp_socket": kernel_state.Socket,
     "uxdp_socket_name": kernel_state.SocketName,

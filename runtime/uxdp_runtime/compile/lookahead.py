@@ -3,7 +3,8 @@
 The slice is the program's entry up to the first lookup in a large map, without side effects: it reads the frame, its
 own stack and maps, and writes nothing but its stack. It is cut where the program would do more: store to the frame or
 to a map, move the frame, call a subprogram. Lookups in small maps are made, for the next key may depend on them; at a
-lookup in a large one the slice notes where it begins and ends. What such a function returns need not be right: time,
+lookup in a large one, and at one of a route, of which a worker keeps answers, the slice notes where it begins and
+ends. What such a function returns need not be right: time,
 chance and checksums are 0, since the kernel's verifier has judged the program for any value of them.
 
 So the slice is safe for the reason that the program is: it is a prefix of a run of the program, with other values of
@@ -30,6 +31,8 @@ LARGE_BYTES: Final = 256 << 10
 _OVERHEAD_BYTES: Final = 64
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PEEKED: Final = _ARRAYS | {"hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie"}
+# What is looked ahead in for bpf_fib_lookup: no map's name.
+ROUTES: Final = "(routes)"
 # Helpers without side effects whose result the verifier takes for any number.
 _NUMBERS: Final = frozenset(
     {
@@ -78,7 +81,7 @@ def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> 
 
     :param entry: the program that frames enter
     :param maps: the maps by their names in the module
-    :return: the maps that are looked ahead in, by name, or by number if it is inner ones; empty: nothing was added
+    :return: what is looked ahead in: maps by name, or by number if it is inner ones, ROUTES; empty: nothing was added
     """
     function = next(function for function in module.functions if function.name == entry)
     slicer = _Slicer(maps, _stack_pointers(function), _inner_maps(function, maps))
@@ -92,6 +95,9 @@ def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> 
         "declare i64 @uxdp_prefetch(ptr, ptr)",
         "declare void @uxdp_prefetch_element(ptr, i64)",
         "declare zeroext i1 @uxdp_outgrows_cache(ptr)",
+        "declare i64 @uxdp_prefetch_fib_lookup(ptr, i64, i64)",
+        "declare void @uxdp_prefetch_route(i64)",
+        "declare zeroext i1 @uxdp_routes_outgrow_cache()",
     ]
     return tuple(slicer.lookups)
 
@@ -193,6 +199,8 @@ class _Slicer:
         if match["helper"] == _CPU and name:
             self.asks_for_cpu = True
             return [f"  {name} = {match[0]}"]
+        if match["helper"] == "fib_lookup" and name:
+            return self._fib_lookup(name, split_arguments(match["arguments"]))
         if match["helper"] != "map_lookup_elem" or match["type"] != "ptr" or not name:
             return None
         table, key = split_arguments(match["arguments"])
@@ -211,6 +219,21 @@ class _Slicer:
             f"  {place} = call i64 @uxdp_prefetch({table}, {key})",
             *self._looked_up(native.definition.name, place),
         ]
+
+    def _fib_lookup(self, name: str, arguments: list[str]) -> list[str] | None:
+        _context, params, *numbers = arguments
+        place, lines, operands = _place(name), [], []
+        for at, number in enumerate(numbers):
+            kind, value = number.split()[0], number.rsplit(" ", 1)[-1]
+            if kind not in ("i32", "i64"):
+                return None
+            # As a helper gets it: the upper half does not count for either argument.
+            lines.append(
+                f'  {place[:-1]}.{at}" = {f"zext i32 {value} to i64" if kind == "i32" else f"add i64 {value}, 0"}'
+            )
+            operands.append(f'i64 {place[:-1]}.{at}"')
+        call = f"  {place} = call i64 @uxdp_prefetch_fib_lookup({', '.join((params, *operands))})"
+        return [*lines, call, *self._looked_up(ROUTES, place)]
 
     def _inner_lookup(self, name: str, table: str, key: str, template: MapDefinition) -> list[str]:
         if template not in self.templates:
@@ -309,7 +332,7 @@ def _ahead(function: Function, blocks: list[_Block]) -> str:
 def _follow(lookups: list[str | int]) -> str:
     cases = "\n".join(f"    i32 {number}, label %l{number}" for number in range(1, len(lookups) + 1))
     blocks = "\n".join(
-        f"l{number}:\n  call void {_element_of(lookup)}, i64 %place)\n  ret void"
+        f"l{number}:\n  call void {_element_of(lookup)}i64 %place)\n  ret void"
         for number, lookup in enumerate(lookups, start=1)
     )
     return (
@@ -319,18 +342,25 @@ def _follow(lookups: list[str | int]) -> str:
 
 
 def _element_of(lookup: str | int) -> str:
-    """Return the beginning of the call that goes one step further in a map."""
+    """Return the beginning of the call that goes one step further."""
     if isinstance(lookup, int):
-        return f'@"uxdp.inner.prefetch_element.{lookup}"(ptr %map'
-    return f'@uxdp_prefetch_element(ptr @"{lookup}"'
+        return f'@"uxdp.inner.prefetch_element.{lookup}"(ptr %map, '
+    if lookup == ROUTES:
+        return "@uxdp_prefetch_route("
+    return f'@uxdp_prefetch_element(ptr @"{lookup}", '
 
 
 def _pays(lookups: list[str | int], maps: Mapping[str, NativeMap]) -> str:
     # Of an array nobody knows how much is in use; it decides only where there is nothing else to go by.
-    counted = [name for name in lookups if isinstance(name, int) or maps[name].definition.type not in _ARRAYS]
+    arrays = {name for name, native in maps.items() if native.definition.type in _ARRAYS}
+    counted = [name for name in lookups if name not in arrays]
     lines = ["define zeroext i1 @uxdp_ahead_pays() alwaysinline {", "  %o0 = add i1 0, 0"]
     for number, name in enumerate(counted or lookups, start=1):
-        asked = f'"uxdp.inner.pays.{name}"()' if isinstance(name, int) else f'uxdp_outgrows_cache(ptr @"{name}")'
+        asked = f'uxdp_outgrows_cache(ptr @"{name}")'
+        if isinstance(name, int):
+            asked = f'"uxdp.inner.pays.{name}"()'
+        elif name == ROUTES:
+            asked = "uxdp_routes_outgrow_cache()"
         lines.append(f"  %g{number} = call zeroext i1 @{asked}")
         lines.append(f"  %o{number} = or i1 %o{number - 1}, %g{number}")
     return "\n".join((*lines, f"  ret i1 %o{len(counted or lookups)}", "}"))

@@ -5,7 +5,7 @@
  * A question is a system call, some 0.4 us. Routers ask for every frame, so answers about routes
  * and devices are kept, each under everything that the kernel was told. An answer is good until the
  * generation moves on, which whoever hears of a change to routes, rules, neighbours, addresses or
- * devices lets it do, and at most UXDP_ANSWER_NS long: what nobody tells of (a path's MTU, a
+ * devices lets it do, and at most UXDP_ANSWER_TICKS long: what nobody tells of (a path's MTU, a
  * sysctl) takes that long to be seen. Sockets come and go; they are always asked for.
  *
  * struct uxdp_kernel belongs to one worker. The loader resolves the symbol for programs that ask,
@@ -20,36 +20,22 @@
 #include "clock.h"
 #include "test_run.h"
 #include "question.h"
+#include "routes.h"
 
-#define UXDP_ANSWER_NS NSEC_PER_SEC
-#define UXDP_ROUTE_BITS 14u
-#define UXDP_DEVICES 64u /* a power of two */
+/* One second in the units of time that stamps have, of some more than a millisecond. */
+#define UXDP_STAMP_SHIFT 20u
+#define UXDP_ANSWER_TICKS (NSEC_PER_SEC >> UXDP_STAMP_SHIFT)
+#define UXDP_GENERATION_SHIFT 40u /* above them; 2^40 of them are decades */
+#define UXDP_DEVICES 64u	  /* a power of two */
 /* More than a program has places for pointers: 512 bytes of stack, and registers. */
 #define UXDP_SOCKETS 80u
 
 _Static_assert(sizeof(struct uxdp_fib) == 64, "struct bpf_fib_lookup");
 _Static_assert(sizeof(struct uxdp_sock) == 80, "struct bpf_sock");
 
-/* What one bpf_fib_lookup is answered; four cache lines, of which the last is seldom used. */
-struct uxdp_route {
-	u64 generation; /* in which it was asked; 0: never */
-	u64 asked_ns;
-	s64 result;
-	u32 flags;
-	u32 longest; /* tot_len from which on too_long is the answer */
-	u32 sets_tot_len;
-	u32 zero[7];
-	struct uxdp_fib key; /* tot_len is 0 */
-	struct uxdp_fib answer;
-	struct uxdp_fib too_long;
-};
-
-_Static_assert(sizeof(struct uxdp_route) == 256, "whole cache lines");
-
 /* What bpf_check_mtu compares with. */
 struct uxdp_device {
-	u64 generation;
-	u64 asked_ns;
+	u64 stamp;
 	u32 ifindex;
 	u32 mtu;
 	u32 hard_header_len;
@@ -78,9 +64,9 @@ struct uxdp_kernel {
 	u64 failed;
 	u64 remembered;
 	u64 num_sockets; /* sockets from there on are not held */
+	struct uxdp_routes *routes;
 	struct uxdp_device devices[UXDP_DEVICES];
 	struct uxdp_socket sockets[UXDP_SOCKETS];
-	struct uxdp_route routes[1u << UXDP_ROUTE_BITS];
 };
 
 extern struct uxdp_kernel uxdp_kernel;
@@ -113,10 +99,17 @@ UXDP_INLINE u64 kernel_now_ns(void)
 	return uxdp_kernel.now_ns;
 }
 
-/* Whether an answer is still good. */
-UXDP_INLINE bool kernel_is_current(u64 generation, u64 asked_ns)
+/* Now, for an answer to a question that is asked now: generation and time. */
+UXDP_INLINE u64 kernel_stamp(void)
 {
-	return generation == kernel_generation() && kernel_now_ns() - asked_ns < UXDP_ANSWER_NS;
+	return (kernel_generation() << UXDP_GENERATION_SHIFT) +
+	       (kernel_now_ns() >> UXDP_STAMP_SHIFT);
+}
+
+/* Whether an answer is still good. Another generation's time is far away, and 0 was never. */
+UXDP_INLINE bool kernel_is_current(u64 stamp)
+{
+	return kernel_stamp() - stamp < UXDP_ANSWER_TICKS;
 }
 
 /*

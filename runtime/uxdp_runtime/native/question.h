@@ -11,6 +11,7 @@
 
 #define UXDP_FIB_LOOKUP_FRAG_NEEDED 8 /* BPF_FIB_LKUP_RET_FRAG_NEEDED */
 #define UXDP_FIB_TOT_LEN_MAX 0xffffu
+#define UXDP_FIBS 3u
 
 enum uxdp_question_kind {
 	UXDP_ASK_NOTHING,
@@ -90,15 +91,14 @@ struct uxdp_question {
 	s64 result; /* what the helper returned */
 
 	/*
-	 * UXDP_ASK_FIB. fib goes in with the program's arguments, and comes out as the answer for a
-	 * tot_len that fits; its tot_len is only to be taken if sets_tot_len. too_long is the
-	 * answer for one that is more than longest.
+	 * UXDP_ASK_FIB: so many lookups, all with flags. Arguments go in, and come out as the
+	 * helper leaves them; fib_results are what it returned.
 	 */
 	u64 flags;
-	struct uxdp_fib fib;
-	struct uxdp_fib too_long;
-	u32 longest;
-	u32 sets_tot_len;
+	u32 num_fibs;
+	u32 zero_too;
+	struct uxdp_fib fibs[UXDP_FIBS];
+	s64 fib_results[UXDP_FIBS];
 
 	/*
 	 * UXDP_ASK_MTU, with flags. frame_len is that of the program's frame. Only if knows_device,

@@ -33,29 +33,10 @@ const volatile __u32 may = 0;
 #define ASKED(what) (may & UXDP_MAY_ASK(what) && q->kind == (what))
 #define LOOKS_UP(what) (may & UXDP_MAY_LOOK_UP(what) && name->lookup == (what))
 
-/*
- * The answer depends on tot_len only by whether it is more than the path's MTU. So three lookups
- * tell it for every tot_len: with the least one, with the greatest, and with one that shows whether
- * it is written.
- */
 INLINE void ask_fib(struct xdp_md *ctx, struct uxdp_question *q)
 {
-	struct uxdp_fib probe = q->fib;
-	s64 result;
-
-	q->too_long = q->fib;
-	q->too_long.tot_len = UXDP_FIB_TOT_LEN_MAX;
-	result = bpf_fib_lookup(ctx, &q->too_long, sizeof(q->too_long), q->flags);
-	q->longest =
-	    result == UXDP_FIB_LOOKUP_FRAG_NEEDED ? q->too_long.tot_len : UXDP_FIB_TOT_LEN_MAX;
-	q->fib.tot_len = 0;
-	q->result = bpf_fib_lookup(ctx, &q->fib, sizeof(q->fib), q->flags);
-	q->sets_tot_len = 1;
-	if (!q->fib.tot_len) {
-		probe.tot_len = 1;
-		bpf_fib_lookup(ctx, &probe, sizeof(probe), q->flags);
-		q->sets_tot_len = probe.tot_len != 1;
-	}
+	for (u32 i = 0; i < UXDP_FIBS && i < q->num_fibs; i++)
+		q->fib_results[i] = bpf_fib_lookup(ctx, &q->fibs[i], sizeof(q->fibs[i]), q->flags);
 }
 
 /*
