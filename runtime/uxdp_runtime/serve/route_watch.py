@@ -4,7 +4,8 @@ The kernel tells rtnetlink's multicast groups of whatever bpf_fib_lookup and bpf
 sysctls. The socket is made by the control process in the service's network namespace, which it keeps listening to; a
 thread of the data process reads it, so that routes are followed whatever becomes of the control process.
 
-What is said matters not, only that something was. The kernel tells of a route that is deleted shortly before it is gone
+What is said matters not, only that something was, but for neighbours: of these most of what is said changes no answer
+(neighbours.py). The kernel tells of a route that is deleted shortly before it is gone
 (fib_table_delete), so answers are forgotten at once, and again when it has been quiet for a moment. While there is much
 to tell, as when a routing daemon starts, they are forgotten once in a millisecond at most.
 
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from ..kernel_state import KernelState
+from .neighbours import Neighbours
 
 _SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
@@ -38,6 +40,7 @@ _GROUPS: Final = {
     "NEXTHOP": 32,
 }
 _MESSAGE_BYTES: Final = 1 << 16
+_DATAGRAMS_AT_ONCE: Final = 256
 _PAUSE_SECONDS: Final = 0.001
 _SETTLED_MS: Final = 20
 
@@ -81,26 +84,41 @@ class RouteWatch:
     def _follow(self, kernels: Sequence[KernelState]) -> None:
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
+        neighbours = Neighbours()
         while True:
+            if neighbours.wants_dump:
+                self._socket.sendto(neighbours.ask(), (0, 0))
             poll.poll()
+            has_changed = False
             while True:
-                self._read()
-                _forget(kernels)
+                if self._has_changed(neighbours):
+                    has_changed = True
+                    _forget(kernels)
                 time.sleep(_PAUSE_SECONDS)
                 if not poll.poll(_SETTLED_MS):
                     break
-            _forget(kernels)
+            if has_changed:
+                _forget(kernels)
 
-    def _read(self) -> None:
-        """Take all that was said out of the socket."""
-        while True:
+    def _has_changed(self, neighbours: Neighbours) -> bool:
+        """Take what was said out of the socket, as far as it is not too much; return whether it changes answers."""
+        has_changed = False
+        for _ in range(_DATAGRAMS_AT_ONCE):
             try:
-                self._socket.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+                datagram = self._socket.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return
+                break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # more was said than there is room for: that is a change, too
+                if error.errno != errno.ENOBUFS:
                     raise
+                # More was said than there is room for.
+                neighbours.lost()
+                has_changed = True
+            else:
+                if len(datagram) == _MESSAGE_BYTES:  # and perhaps more
+                    neighbours.lost()
+                has_changed = neighbours.changed_by(datagram) or has_changed
+        return has_changed
 
 
 def _forget(kernels: Sequence[KernelState]) -> None:
