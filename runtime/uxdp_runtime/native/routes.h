@@ -165,6 +165,7 @@ UXDP_INLINE u32 route_tag(u64 hash)
 /* A bit for each slot with this tag. */
 UXDP_INLINE u32 route_matches(const u32 *set, u32 tag)
 {
+#ifdef __clang__
 	typedef u32 words __attribute__((vector_size(64)));
 	typedef bool flags __attribute__((ext_vector_type(16)));
 	flags equal = __builtin_convertvector((*(const words *)set & UXDP_ROUTE_TAG) == tag, flags);
@@ -172,6 +173,13 @@ UXDP_INLINE u32 route_matches(const u32 *set, u32 tag)
 
 	__builtin_memcpy(&mask, &equal, sizeof(mask));
 	return mask;
+#else
+	u32 mask = 0;
+
+	for (u32 i = 0; i < UXDP_ROUTE_SLOTS; i++)
+		mask |= (u32)((set[i] & UXDP_ROUTE_TAG) == tag) << i;
+	return mask;
+#endif
 }
 
 UXDP_INLINE bool is_route_of(const struct uxdp_routes *routes, u32 number,
