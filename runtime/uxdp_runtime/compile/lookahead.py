@@ -77,7 +77,7 @@ class _Block:
 
 
 def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> tuple[str | int, ...]:
-    """Add ``uxdp_ahead``, ``uxdp_follow`` and ``uxdp_ahead_pays`` (native/abi.h) to a rewritten module.
+    """Add ``uxdp_ahead``, ``uxdp_follow`` and what says whether to use them (native/abi.h) to a rewritten module.
 
     :param entry: the program that frames enter
     :param maps: the maps by their names in the module
@@ -89,6 +89,7 @@ def add_lookahead(module: Module, entry: str, maps: Mapping[str, NativeMap]) -> 
     if not slicer.lookups:
         return ()
     module.items += [_ahead(function, _connected(blocks)), _follow(slicer.lookups), _pays(slicer.lookups, maps)]
+    module.items.append("define zeroext i1 @uxdp_looks_ahead() alwaysinline {\n  ret i1 true\n}")
     module.items += [text for number in range(len(slicer.templates)) for text in slicer.functions_for_inner(number)]
     module.items += [
         "declare ptr @uxdp_peek(ptr, ptr)",

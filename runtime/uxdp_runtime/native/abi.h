@@ -197,7 +197,7 @@ const struct uxdp_map *uxdp_map_here(const struct uxdp_map *map, struct uxdp_map
 void uxdp_inner_here(const struct uxdp_map *map, struct uxdp_map *here);
 
 /*
- * Looking ahead, see run.c. The compiler makes these three of the program: the part of it up to the
+ * Looking ahead, see run.c. The compiler makes these of the program: the part of it up to the
  * lookups that may miss the cache, free of side effects (uxdp_runtime/compile/lookahead.py). ahead
  * returns which lookup a frame will make, from 1 on, and where it begins (0: not known), and in
  * which map, if it is an inner one; follow goes one step further, when that has been fetched; pays
@@ -205,6 +205,7 @@ void uxdp_inner_here(const struct uxdp_map *map, struct uxdp_map *here);
  */
 u32 uxdp_ahead(struct uxdp_frame *frame, u64 *place, const struct uxdp_map **map);
 void uxdp_follow(u32 lookup, u64 place, const struct uxdp_map *map);
+bool uxdp_looks_ahead(void);
 bool uxdp_ahead_pays(void);
 
 /*

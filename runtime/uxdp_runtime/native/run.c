@@ -35,6 +35,11 @@ __attribute__((weak)) void uxdp_follow(u32 lookup, u64 place, const struct uxdp_
 	(void)map;
 }
 
+__attribute__((weak)) bool uxdp_looks_ahead(void)
+{
+	return false;
+}
+
 __attribute__((weak)) bool uxdp_ahead_pays(void)
 {
 	return false;
@@ -89,7 +94,8 @@ __attribute__((weak)) u32 uxdp_onward(struct uxdp_frame *frame, u32 number)
 	return XDP_ABORTED;
 }
 
-UXDP_INLINE void look_ahead(struct uxdp_frame *frames, u32 n)
+/* Apart, so that the loop that runs the program has the registers for itself. */
+static __attribute__((noinline)) void look_ahead(struct uxdp_frame *frames, u32 n)
 {
 	u32 lookups[UXDP_GROUP];
 	u64 places[UXDP_GROUP];
@@ -115,6 +121,28 @@ void uxdp_run_timers(u64 now_ns)
 		burst_ends();
 }
 
+UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n)
+{
+	for (u32 i = 0; i < n; i++) {
+		struct uxdp_frame *frame = &frames[i];
+
+		if (uxdp_redirects()) {
+			frame->redirect_kind = UXDP_REDIRECT_NONE;
+			frame->redirect_map = 0;
+			frame->redirect_flags = 0;
+			frame->redirect_target = 0;
+			frame->redirect_key = 0;
+		}
+		if (uxdp_asks_for_frame())
+			uxdp_worker.frame = frame;
+		if (uxdp_makes_tail_calls())
+			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
+		frame->verdict = uxdp_program(frame);
+		if (uxdp_has_onward() && uxdp_worker.runs_onward && frame->verdict == XDP_REDIRECT)
+			go_onward(frame);
+	}
+}
+
 void uxdp_run(struct uxdp_frame *frames, u32 n)
 {
 	uxdp_worker.clock_fresh = 0;
@@ -131,25 +159,16 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 		if (*uxdp_worker.next_timer_ns <= now)
 			timers_run(now, TIMERS_AT_ONCE);
 	}
-	for (u32 i = 0; i < n; i++) {
-		struct uxdp_frame *frame = &frames[i];
+	if (!uxdp_looks_ahead()) {
+		run_frames(frames, n);
+	} else {
+		for (u32 done = 0; done < n; done += UXDP_GROUP) {
+			u32 group = n - done < UXDP_GROUP ? n - done : UXDP_GROUP;
 
-		if (i % UXDP_GROUP == 0 && uxdp_ahead_pays())
-			look_ahead(frame, n - i < UXDP_GROUP ? n - i : UXDP_GROUP);
-		if (uxdp_redirects()) {
-			frame->redirect_kind = UXDP_REDIRECT_NONE;
-			frame->redirect_map = 0;
-			frame->redirect_flags = 0;
-			frame->redirect_target = 0;
-			frame->redirect_key = 0;
+			if (uxdp_ahead_pays())
+				look_ahead(&frames[done], group);
+			run_frames(&frames[done], group);
 		}
-		if (uxdp_asks_for_frame())
-			uxdp_worker.frame = frame;
-		if (uxdp_makes_tail_calls())
-			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
-		frame->verdict = uxdp_program(frame);
-		if (uxdp_has_onward() && uxdp_worker.runs_onward && frame->verdict == XDP_REDIRECT)
-			go_onward(frame);
 	}
 	if (uxdp_has_inner_maps())
 		burst_ends();
