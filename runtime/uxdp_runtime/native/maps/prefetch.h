@@ -15,6 +15,7 @@
 
 /* Half of what the second-level cache of the CPUs of today has, for the frames want some of it. */
 #define UXDP_CACHE_BYTES (256u << 10)
+#define CACHE_LINE 64u
 
 UXDP_HELPER void *uxdp_peek(const struct uxdp_map *map, const void *key)
 {
@@ -66,13 +67,17 @@ UXDP_HELPER void uxdp_prefetch_element(const struct uxdp_map *map, u64 place)
 		u32 overflow, mask = bucket_match(bucket, place, &overflow);
 		u32 slot = mask ? __builtin_ctz(mask) : 0;
 		u32 element = __atomic_load_n(&bucket->element[slot], __ATOMIC_RELAXED);
+		const u8 *first;
 
 		if (!mask || !element)
 			return;
 		if (hash_is_lru(map))
-			__builtin_prefetch(lru_node(map, element - 1));
+			first = (u8 *)lru_node(map, element - 1);
 		else
-			__builtin_prefetch(hash_key_of(map, map->cpu_store, element - 1));
+			first = (u8 *)hash_key_of(map, map->cpu_store, element - 1);
+		__builtin_prefetch(first);
+		if (hash_stride(map) > CACHE_LINE || hash_cpu_stride(map) > CACHE_LINE)
+			__builtin_prefetch(first + CACHE_LINE);
 		if (map->kind == BPF_MAP_TYPE_LRU_PERCPU_HASH)
 			__builtin_prefetch(hash_value_of(map, map->cpu_store, element - 1));
 	} else if (map->kind == BPF_MAP_TYPE_LPM_TRIE) {
