@@ -27,6 +27,7 @@ from . import (
     memory,
     names,
     shared_calls,
+    shared_time,
     small_copies,
     timers,
 )
@@ -137,6 +138,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
         _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
         _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),
         _answer("uxdp_has_timers", has_timers),
+        _answer("uxdp_shares_time", not has_timers and shared_time.shares_time(module, entry, called)),
         _answer("uxdp_makes_tail_calls", "uxdp_tail_target" in called),
         _answer("uxdp_asks_kernel", any(name.replace(calls.PREFIX, "bpf_", 1) in asking.HELPERS for name in called)),
     ]

@@ -146,6 +146,10 @@ struct uxdp_worker {
 	u64 *next_timer_ns;	    /* CLOCK_MONOTONIC: when uxdp_run is to be called; 0: never */
 	u64 in_timer;		    /* a callback runs */
 	u64 runs_onward;	    /* whether programs of devmaps and cpumaps run, see onward.h */
+	/* Frames that share a reading of the clock, see clock.h. */
+	u32 clock_left;	   /* that may still take clock_last, the one at hand included */
+	u32 clock_share;   /* that a reading does for; 0: not known */
+	u64 clock_read_ns; /* the last reading of the burst; 0: there was none */
 };
 
 /* Tests with several threads in one module define this as __thread. */
@@ -175,12 +179,14 @@ void uxdp_run(struct uxdp_frame *frames, u32 n);
 s64 uxdp_tail_target(struct uxdp_frame *frame, const struct uxdp_map *map, u64 index);
 
 /* Whether the program can redirect, whether helpers ask for the frame at hand (uxdp_worker.frame),
- * whether they are given addresses that nobody has checked (uxdp_worker.stack_top), whether it
- * makes tail calls, and has maps of maps; the compiler defines them. */
+ * whether they are given addresses that nobody has checked (uxdp_worker.stack_top), whether frames
+ * may share a reading of the clock (clock.h), whether it makes tail calls, and has maps of maps;
+ * the compiler defines them. */
 bool uxdp_redirects(void);
 bool uxdp_asks_for_frame(void);
 bool uxdp_asks_for_memory(void);
 bool uxdp_has_timers(void);
+bool uxdp_shares_time(void);
 bool uxdp_makes_tail_calls(void);
 bool uxdp_has_inner_maps(void);
 

@@ -107,4 +107,61 @@ UXDP_INLINE u64 worker_time_ns(void)
 #endif
 }
 
+/*
+ * The same where the compiler knows that a run of the program asks once at most
+ * (compile/shared_time.py): there frames of a burst share a reading, as many as take
+ * CLOCK_SHARED_NS together if they take what the last ones did. The counter is read by microcode
+ * that waits for what comes before and holds up what comes behind, so that no frame's work overlaps
+ * with the next one's.
+ *
+ * So what a program is told is as old as if its clock ticked slowly: the kernel's own ticks in 279
+ * ns where it has nothing better than the ACPI timer (PMTMR_TICKS_PER_SEC,
+ * include/linux/acpi_pmtmr.h). If frames suddenly take longer, up to CLOCK_MAX_SHARE - 1 of them
+ * are told when the first one was. It never goes back. From one worker to another it may, by as
+ * much; with the kernel's it may, by less: "Callers need to be aware of that and deal with it"
+ * (ktime_get_mono_fast_ns(), kernel/time/timekeeping.c, which bpf_ktime_get_ns() calls).
+ */
+#define CLOCK_SHARED_NS 279u
+#define CLOCK_MAX_SHARE 8u
+
+UXDP_INLINE void clock_begin_burst(void)
+{
+	uxdp_worker.clock_fresh = 0;
+	if (uxdp_shares_time()) {
+		uxdp_worker.clock_left = 0;
+		uxdp_worker.clock_read_ns = 0;
+	}
+}
+
+UXDP_INLINE void clock_next_frame(void)
+{
+	if (uxdp_shares_time() && uxdp_worker.clock_left)
+		uxdp_worker.clock_left--;
+}
+
+static __attribute__((noinline)) u64 clock_read_to_share(void)
+{
+	struct uxdp_worker *worker = &uxdp_worker;
+	u64 now = worker_time_ns(), passed = now - worker->clock_read_ns;
+
+	if (worker->now_ns)
+		return now;
+	if (worker->clock_read_ns) {
+		u32 share = worker->clock_share ? worker->clock_share : 1;
+		u32 each = passed < CLOCK_SHARED_NS * CLOCK_MAX_SHARE ? (u32)passed / share
+								      : CLOCK_SHARED_NS;
+
+		share = each ? CLOCK_SHARED_NS / each : CLOCK_MAX_SHARE;
+		worker->clock_share = share < CLOCK_MAX_SHARE ? share : CLOCK_MAX_SHARE;
+	}
+	worker->clock_read_ns = now;
+	worker->clock_left = worker->clock_share;
+	return now;
+}
+
+UXDP_INLINE u64 worker_shared_time_ns(void)
+{
+	return likely(uxdp_worker.clock_left) ? uxdp_worker.clock_last : clock_read_to_share();
+}
+
 #endif

@@ -10,6 +10,7 @@
  * group changed a map: then nothing is lost but the advantage.
  */
 #include "ask.h"
+#include "clock.h"
 #include "maps/nested.h"
 #include "maps/prefetch.h"
 #include "onward.h"
@@ -64,6 +65,11 @@ __attribute__((weak)) bool uxdp_asks_for_memory(void)
 __attribute__((weak)) bool uxdp_has_timers(void)
 {
 	return true;
+}
+
+__attribute__((weak)) bool uxdp_shares_time(void)
+{
+	return false;
 }
 
 __attribute__((weak)) bool uxdp_makes_tail_calls(void)
@@ -137,6 +143,7 @@ UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n)
 			uxdp_worker.frame = frame;
 		if (uxdp_makes_tail_calls())
 			frame->tail_calls = UXDP_TAIL_CALL_LIMIT;
+		clock_next_frame();
 		frame->verdict = uxdp_program(frame);
 		if (uxdp_has_onward() && uxdp_worker.runs_onward && frame->verdict == XDP_REDIRECT)
 			go_onward(frame);
@@ -145,7 +152,7 @@ UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n)
 
 void uxdp_run(struct uxdp_frame *frames, u32 n)
 {
-	uxdp_worker.clock_fresh = 0;
+	clock_begin_burst();
 	uxdp_worker.burst = frames;
 	if (uxdp_asks_for_memory())
 		uxdp_worker.stack_top = (u64)__builtin_frame_address(0);

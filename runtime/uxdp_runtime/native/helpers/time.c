@@ -8,7 +8,7 @@
 
 UXDP_HELPER u64 uxdp_helper_ktime_get_ns(void)
 {
-	return worker_time_ns();
+	return uxdp_shares_time() ? worker_shared_time_ns() : worker_time_ns();
 }
 
 /*
