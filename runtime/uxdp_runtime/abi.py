@@ -101,7 +101,7 @@ class Worker(ctypes.Structure):
         ("next_timer_ns", ctypes.c_uint64),
         ("in_timer", ctypes.c_uint64),
         ("runs_onward", ctypes.c_uint64),
-        ("clock_left", ctypes.c_uint32),
+        ("clock_frames", ctypes.c_uint32),
         ("clock_share", ctypes.c_uint32),
         ("clock_read_ns", ctypes.c_uint64),
     )

@@ -44,14 +44,14 @@ class Running:
         section, offset = self.variables[name]
         struct.pack_into("=Q", self.stores.section(section), offset, value)
 
-    def run(self) -> list[int]:
+    def run(self, count: int = BURST) -> list[int]:
         """Run a burst; return what its frames noted."""
         self.set("num_times", 0)
-        for index in range(BURST):
+        for index in range(count):
             self.batch.put(index, FRAME)
-        self.module.run(self.batch, BURST)
+        self.module.run(self.batch, count)
         section, offset = self.variables["times"]
-        return list(struct.unpack_from(f"={BURST}Q", self.stores.section(section), offset))
+        return list(struct.unpack_from(f"={count}Q", self.stores.section(section), offset))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,15 @@ def test_long_runs_after_short_ones_are_noticed_within_a_share() -> None:
     running.set("spins", 4000)
     times = running.run()
     assert len(set(times[MAX_SHARE:])) == BURST - MAX_SHARE
+
+
+def test_long_runs_in_small_bursts_each_read_the_clock() -> None:
+    running = Running("once")
+    running.run()
+    running.set("spins", 4000)
+    running.run(4)
+    for _ in range(20):
+        assert len(set(running.run(4))) == 4
 
 
 def test_program_that_measures_itself_sees_time_pass() -> None:

@@ -126,7 +126,7 @@ struct uxdp_worker {
 	u64 trace_fd;		  /* bpf_trace_printk writes there; -1: nowhere */
 	struct uxdp_frame *frame; /* the one at hand, for helpers that are not told the context */
 	/* How to tell the time from the CPU's counter, see clock.h; zero at first. */
-	u64 clock_fresh; /* clock_ticks and clock_ns are of this burst */
+	u64 clock_fresh; /* clock_ticks and clock_ns can be counted on from */
 	u64 clock_ticks;
 	u64 clock_ns;
 	u64 clock_rate; /* ns per tick, times 2^32; 0: not known */
@@ -147,9 +147,9 @@ struct uxdp_worker {
 	u64 in_timer;		    /* a callback runs */
 	u64 runs_onward;	    /* whether programs of devmaps and cpumaps run, see onward.h */
 	/* Frames that share a reading of the clock, see clock.h. */
-	u32 clock_left;	   /* that may still take clock_last, the one at hand included */
-	u32 clock_share;   /* that a reading does for; 0: not known */
-	u64 clock_read_ns; /* the last reading of the burst; 0: there was none */
+	u32 clock_frames;  /* that came since the last reading */
+	u32 clock_share;   /* clock_last does for so many; 0: for none, the next call reads */
+	u64 clock_read_ns; /* the last reading */
 };
 
 /* Tests with several threads in one module define this as __thread. */

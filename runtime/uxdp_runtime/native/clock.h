@@ -3,10 +3,11 @@
  * The system's clocks; clock_gettime is one of the few C library functions that the loader
  * resolves.
  *
- * bpf_ktime_get_ns reads the clock once in a burst, and from there on counts the CPU's ticks, which
+ * bpf_ktime_get_ns reads the clock every 13 us or so, and in between counts the CPU's ticks, which
  * takes a third of the time. The rate is that of the last second, at first of at least a
- * millisecond; it matters for some microseconds at a time, so its error does not. Only on x86,
- * whose counter runs at one rate on all CPUs wherever Linux uses it for its own clock.
+ * millisecond; it is used for a moment only, so its error does not matter: even where the clock is
+ * being set right and runs a tenth too fast (adjtimex(2), tick), that makes a microsecond. Only on
+ * x86, whose counter runs at one rate on all CPUs wherever Linux uses it for its own clock.
  */
 #ifndef UXDP_CLOCK_H
 #define UXDP_CLOCK_H
@@ -16,7 +17,7 @@
 #define NSEC_PER_SEC 1000000000ull
 #define CLOCK_MEASURE_NS 1000000ull
 #define CLOCK_READ_TICKS 2000	   /* half a microsecond; reading the clock takes 100 */
-#define CLOCK_MAX_TICKS (1u << 24) /* some milliseconds; a burst takes microseconds */
+#define CLOCK_MAX_TICKS (1u << 15) /* 13 us at 2.6 GHz */
 
 /* include/uapi/linux/time.h */
 enum {
@@ -124,44 +125,45 @@ UXDP_INLINE u64 worker_time_ns(void)
 #define CLOCK_SHARED_NS 279u
 #define CLOCK_MAX_SHARE 8u
 
+/* What was read before was of another burst. */
 UXDP_INLINE void clock_begin_burst(void)
 {
-	uxdp_worker.clock_fresh = 0;
-	if (uxdp_shares_time()) {
-		uxdp_worker.clock_left = 0;
-		uxdp_worker.clock_read_ns = 0;
-	}
+	if (uxdp_shares_time())
+		uxdp_worker.clock_share = 0;
 }
 
 UXDP_INLINE void clock_next_frame(void)
 {
-	if (uxdp_shares_time() && uxdp_worker.clock_left)
-		uxdp_worker.clock_left--;
+	if (uxdp_shares_time())
+		uxdp_worker.clock_frames++;
 }
 
+/* Between bursts passes time without frames: then the next frame reads the clock as well. */
 static __attribute__((noinline)) u64 clock_read_to_share(void)
 {
 	struct uxdp_worker *worker = &uxdp_worker;
 	u64 now = worker_time_ns(), passed = now - worker->clock_read_ns;
+	u32 frames = worker->clock_frames, share = CLOCK_MAX_SHARE;
 
-	if (worker->now_ns)
+	if (unlikely(worker->now_ns))
 		return now;
-	if (worker->clock_read_ns) {
-		u32 share = worker->clock_share ? worker->clock_share : 1;
-		u32 each = passed < CLOCK_SHARED_NS * CLOCK_MAX_SHARE ? (u32)passed / share
-								      : CLOCK_SHARED_NS;
-
-		share = each ? CLOCK_SHARED_NS / each : CLOCK_MAX_SHARE;
-		worker->clock_share = share < CLOCK_MAX_SHARE ? share : CLOCK_MAX_SHARE;
-	}
+	if (passed > CLOCK_SHARED_NS * CLOCK_MAX_SHARE || !frames)
+		share = 1;
+	else if (passed)
+		share = CLOCK_SHARED_NS * frames / (u32)passed;
+	worker->clock_share = share < CLOCK_MAX_SHARE ? share : CLOCK_MAX_SHARE;
+	worker->clock_frames = 0;
 	worker->clock_read_ns = now;
-	worker->clock_left = worker->clock_share;
 	return now;
 }
 
 UXDP_INLINE u64 worker_shared_time_ns(void)
 {
-	return likely(uxdp_worker.clock_left) ? uxdp_worker.clock_last : clock_read_to_share();
+	struct uxdp_worker *worker = &uxdp_worker;
+
+	if (likely(worker->clock_frames < worker->clock_share))
+		return worker->clock_last;
+	return clock_read_to_share();
 }
 
 #endif
