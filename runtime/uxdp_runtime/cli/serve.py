@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 @click.option("--queues", metavar="RANGES", help="RX queues of each interface, such as 0-3.  [default: all]")
 @click.option("--cpus", metavar="RANGES", help="CPUs for the queues, in turn.  [default: all allowed]")
 @click.option("--lcores", metavar="RANGES", help="The same, as DPDK calls them; each device has as many queues.")
+@click.option("--chunks", type=int, default=4096, help="Buffers for frames of each queue.  [default: 4096]")
+@click.option("--chunk-bytes", type=int, default=4096, help="Size of a buffer, 2048 or 4096.  [default: 4096]")
 @click.option("--eal", metavar="ARGUMENTS", default="", help="More arguments for DPDK's EAL.")
 @click.option(
     "--ifindex", "ifindexes", metavar="N=DEVICE", multiple=True, help="What ifindex a device has for programs."
@@ -53,9 +55,10 @@ if TYPE_CHECKING:
 @click.option(
     "--pass",
     "stack",
-    type=click.Choice(["tap", "none"]),
-    default="tap",
-    help="On DPDK: where XDP_PASS leads, a TAP interface or nowhere.  [default: tap]",
+    type=click.Choice(["auto", "tap", "netdev", "none"]),
+    default="auto",
+    help="On DPDK: where XDP_PASS leads: a TAP interface, the kernel's own one on the device, or nowhere."
+    "  [default: auto, netdev if there is one, else tap]",
 )
 @click.option(
     "--power",
@@ -157,6 +160,8 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
             generic=True if flags["generic"] else None,
             replace=flags["replace"],
             on_failure=Fallback[flags["on_failure"].upper()],
+            num_chunks=flags["chunks"],
+            chunk_bytes=flags["chunk_bytes"],
             params=parse_params(opened, flags["params"]),
             maps=flags["maps_file"],
             assignments=flags["assignments"],

@@ -13,7 +13,8 @@
 
 #define BPF_PROG_TEST_RUN 10
 #define BPF_F_TEST_XDP_LIVE_FRAMES (1u << 1)
-#if defined(__x86_64__)
+#if defined(SYS_bpf) /* DPDK's port has system headers */
+#elif defined(__x86_64__)
 #define SYS_bpf 321
 #else
 #define SYS_bpf 280

@@ -132,6 +132,14 @@ def kernel_ifindex(device: DpdkDevice) -> int:
         return 0
 
 
+def has_netdev(device: DpdkDevice) -> bool:
+    """Return whether the kernel has an interface on a device while DPDK drives it, into which frames can be passed.
+
+    Not net_af_packet: the kernel's stack has its own copy of each frame there.
+    """
+    return kernel_ifindex(device) != 0 and not device.name.startswith("net_af_packet")
+
+
 def needed_mib(num_mbufs: int, chunk_bytes: int) -> int:
     """Return how much memory EAL needs for all buffers, and what goes with them."""
     return (num_mbufs * (chunk_bytes + _MBUF_BYTES) >> 20) + 1 + _SPARE_MIB

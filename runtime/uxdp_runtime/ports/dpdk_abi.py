@@ -100,5 +100,9 @@ class DpdkQueue(ctypes.Structure):
         ("power", ctypes.c_uint32),
         ("wants_metadata", ctypes.c_uint32),
         ("stack_fd", ctypes.c_int32),
-        ("taken", ctypes.c_uint64),
+        ("inject_fd", ctypes.c_int32),
+        ("wake_fd", ctypes.c_int32),
+        ("slots", ctypes.c_uint64),
+        ("cursor", ctypes.c_uint64),
+        ("injected", ctypes.c_uint64),
     )

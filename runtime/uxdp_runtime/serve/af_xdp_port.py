@@ -170,7 +170,9 @@ class AfXdpPort:
         """Keep what waiting, transmitting and injecting need."""
         confine()
 
-    def descriptor(self, queue: ServedQueue, module: NativeModule, wake_fd: int) -> tuple[Any, object]:
+    def descriptor(
+        self, queue: ServedQueue, module: NativeModule, wake_fd: int, *, asks_hardware: bool
+    ) -> tuple[Any, object]:
         """Return a struct uxdp_queue."""
         assert isinstance(queue, XskQueue)  # noqa: S101  # they are ours
         return self._opened.descriptor(queue, module, wake_fd)

@@ -47,6 +47,7 @@ class Worker:
 
     queue: ServedQueue
     module: NativeModule
+    asks_hardware: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,9 @@ class _Loop:
     def __init__(self, port: Port, worker: Worker, wake_fd: int) -> None:
         self._cpu = worker.queue.plan.cpu
         worker.module.worker.numa_node = numa_node(self._cpu)
-        self._queue, self._kept = port.descriptor(worker.queue, worker.module, wake_fd)
+        self._queue, self._kept = port.descriptor(
+            worker.queue, worker.module, wake_fd, asks_hardware=worker.asks_hardware
+        )
         self._recover, self._serve = port.loop()
         self._thread = threading.Thread(target=self._run, name=f"queue-{worker.queue.plan.worker}", daemon=True)
 

@@ -22,10 +22,12 @@ from ..native_module import NativeModule
 from ..ports.dpdk import DpdkDevice, EalPlan, eal_error, free_huge_mib, last_words, needed_mib
 from ..ports.dpdk import plan_eal as _plan_eal
 from ..ports.dpdk_abi import POWERS, WHOLE_BYTES, DpdkPort, DpdkQueue, PortState
+from ..ports.injector import Injector
 from ..ports.interface import Interface
 from ..ports.tap import Tap
 from . import events
 from .confinement import confine_dpdk
+from .dpdk_plan import queues_of_each, stack_of, tap_name
 from .loaded import Loaded
 from .options import ServeOptions
 from .port import LINK_BYTES, Loop, QueuePlan, ServedQueue
@@ -36,7 +38,7 @@ from .statistics import QueueCounters, read_counters
 
 _DEFAULT_MTU: Final = 1500
 _UNKNOWN_SPEED: Final = 0xFFFFFFFF
-_METADATA_KFUNCS: Final = "bpf_xdp_metadata_rx_"
+_CPUMAP: Final = 16  # BPF_MAP_TYPE_CPUMAP
 _STATISTICS: Final = (
     *("rx_frames", "tx_frames", "rx_bytes", "tx_bytes", "rx_missed", "rx_errors", "tx_errors", "rx_no_mbuf"),
 )
@@ -55,7 +57,7 @@ class DpdkPortSet:
         self._devices: tuple[DpdkDevice, ...] = options.dpdk
         ifindexes = options.device_ifindexes() or {}
         self._cpus = options.usable_cpus()
-        self._num_queues = _queues_of_each(options, len(self._devices))
+        self._num_queues = queues_of_each(options, len(self._devices))
         self._interfaces = [
             Interface(device.name, ifindexes[device.name], _DEFAULT_MTU, b"", True, self._num_queues)
             for device in self._devices
@@ -70,7 +72,9 @@ class DpdkPortSet:
         self._states: list[PortState] = []
         self._wholes: list[mmap.mmap] = []
         self._memory: list[mmap.mmap] = []
-        self._taps: list[Tap] = []
+        self._stacks = tuple(stack_of(device, options.stack) for device in self._devices)
+        self._taps: dict[int, Tap] = {}
+        self._injectors: list[Injector | None] = []
         self._facts: list[dict[str, Any]] = []
         self._links: list[bool | None] = [None] * len(self._devices)
         self._resources = ExitStack()
@@ -126,11 +130,14 @@ class DpdkPortSet:
             queue.samples = SampleRing(options.sample_every) if options.sample_every else None
             self._queues.append(queue)
             self._wholes += [mmap.mmap(-1, WHOLE_BYTES)] if self._multi_buffer else []
-        for device in self._devices:
+        for number, device in enumerate(self._devices):
             self._memory.append(mmap.mmap(-1, ctypes.sizeof(PortState)))  # shared with forked processes
             self._states.append(PortState.from_buffer(self._memory[-1]))
-            if options.stack == "tap":
-                self._taps.append(stack.enter_context(Tap(_tap_name(device), self._num_queues)))
+            if self._stacks[number] == "tap":
+                self._taps[number] = stack.enter_context(Tap(tap_name(device), self._num_queues))
+        for plan in self._plans:
+            injected = self._stacks[self._number(plan)] == "netdev"
+            self._injectors.append(stack.enter_context(Injector()) if injected else None)
         memory_mib = needed_mib(len(self._plans) * options.num_chunks, options.chunk_bytes)
         self._eal = _plan_eal(self._devices, self._cpus, memory_mib, options.eal, huge_mib=free_huge_mib())
         if self._eal.no_huge_reason:
@@ -159,8 +166,10 @@ class DpdkPortSet:
         """Nobody stands in."""
 
     def descriptors(self) -> set[int]:
-        """Return the glue and the queues of TAP interfaces."""
-        return {self._glue_fd, self._log_fd, *(fd for tap in self._taps for fd in tap.fds)}
+        """Return the glue, the queues of TAP interfaces, and the injectors."""
+        taps = (fd for tap in self._taps.values() for fd in tap.fds)
+        injectors = (fd for injector in self._injectors if injector is not None for fd in injector.descriptors)
+        return {self._glue_fd, self._log_fd, *taps, *injectors}
 
     def entered(self, facts: Mapping[str, Any]) -> None:
         """Take note of what the devices are; the first time, make the TAP interfaces alike."""
@@ -170,17 +179,17 @@ class DpdkPortSet:
             return
         for number, found in enumerate(self._facts):
             name = self._devices[number].name
-            if self._taps:
-                tap = self._taps[number]
+            tap = self._taps.get(number)
+            if tap is not None:
                 tap.bring_up(bytes.fromhex(found["mac"].replace(":", "")), found["mtu"])
-                found["tap"] = tap.name
-            into = f", XDP_PASS to {self._taps[number].name}" if self._taps else ""
+            into = self._stacks[number] if tap is None else tap.name
             events.report(
                 "opened",
                 f"{name}: {found['driver']}, ifindex {self._interfaces[number].index}, {found['mac']},"
-                f" {_numbered(self._num_queues)}{into}",
+                f" {_numbered(self._num_queues)}, XDP_PASS to {into}",
                 interface=name,
                 ifindex=self._interfaces[number].index,
+                stack=into,
                 **found,
             )
 
@@ -216,8 +225,8 @@ class DpdkPortSet:
                     "ifindex": target.index,
                     "gone": False,
                     "attached": "dpdk",
+                    "stack": self._taps[number].name if number in self._taps else self._stacks[number],
                     **(self._facts[number] if self._facts else {}),
-                    **({"tap": self._taps[number].name} if self._taps else {}),
                     "queues": [
                         {"queue": plan.queue_id, "cpu": plan.cpu, "zero_copy": True}
                         for plan in self._plans
@@ -285,10 +294,14 @@ class DpdkPortSet:
         """Keep what polling devices needs, in all threads that EAL has made."""
         confine_dpdk(self._names, self._entered.uxdp_dpdk_give_up)
 
-    def descriptor(self, queue: ServedQueue, module: NativeModule, wake_fd: int) -> tuple[Any, object]:
+    def descriptor(
+        self, queue: ServedQueue, module: NativeModule, wake_fd: int, *, asks_hardware: bool
+    ) -> tuple[Any, object]:
         """Return a struct uxdp_dpdk_queue."""
         plan, library = queue.plan, ports_library()
-        number = self._interfaces.index(plan.interface)
+        number = self._number(plan)
+        injector = self._injectors[plan.worker]
+        has_cpumap = any(table.kind == _CPUMAP for table in module.maps)
         return (
             DpdkQueue(
                 state=ctypes.addressof(queue.state),
@@ -300,7 +313,7 @@ class DpdkPortSet:
                 ports=ctypes.addressof(self._ports),
                 num_ports=len(self._ports),
                 port=number,
-                rings=ctypes.addressof(self._rings),
+                rings=ctypes.addressof(self._rings) if has_cpumap else 0,
                 whole=_address(self._wholes[plan.worker]) if self._wholes else 0,
                 run=module.run_address,
                 find_target=library.address("uxdp_find_target"),
@@ -310,8 +323,13 @@ class DpdkPortSet:
                 num_workers=len(self._plans),
                 tail_bytes=TAIL_BYTES,
                 power=POWERS.index(self._options.power),
-                wants_metadata=1,
-                stack_fd=self._taps[number].fds[plan.queue_id] if self._taps else -1,
+                wants_metadata=asks_hardware,
+                stack_fd=self._taps[number].fds[plan.queue_id] if number in self._taps else -1,
+                inject_fd=injector.fd if injector is not None else -1,
+                wake_fd=wake_fd,
+                slots=injector.slots_address if injector is not None else 0,
+                cursor=injector.cursor_address if injector is not None else 0,
+                injected=injector.transmissions_address if injector is not None else 0,
             ),
             module,
         )
@@ -338,6 +356,10 @@ class DpdkPortSet:
             raise PortError(errno.EBADF, "is not open", context=self._names[0])
         return self._library
 
+    def _number(self, plan: QueuePlan) -> int:
+        """Return which of the devices a queue is of."""
+        return self._interfaces.index(plan.interface)
+
     @property
     def _names(self) -> list[str]:
         return [device.name for device in self._devices]
@@ -349,6 +371,7 @@ class DpdkPortSet:
             errno.ENOMEM: "serve fewer queues or chunks, or reserve huge pages: sysctl vm.nr_hugepages",
             errno.ENOBUFS: "give each queue more chunks: --chunks",
             errno.EINVAL: "serve fewer queues: --queues",
+            errno.EOPNOTSUPP: "say --power pause",
         }
         said = bytes(port.error).decode(errors="replace")
         return PortError(
@@ -357,20 +380,6 @@ class DpdkPortSet:
             context=bytes(port.name).decode(),
             remedy=remedies.get(number, "see what DPDK's documentation of the driver says"),
         )
-
-
-def _queues_of_each(options: ServeOptions, num_devices: int) -> int:
-    """Return how many RX queues each device has: as asked for, else so many that every CPU that was named has one."""
-    if options.queues is None:
-        return max(1, len(options.cpus) // num_devices) if options.cpus else 1
-    if options.queues != tuple(range(len(options.queues))):
-        raise PortError(
-            errno.EINVAL,
-            f"queues {', '.join(map(str, options.queues))}: all of a DPDK device's queues are served, from 0 on",
-            context=options.dpdk[0].name,
-            remedy="say how many: --queues 0-3",
-        )
-    return len(options.queues)
 
 
 def _facts_of(port: DpdkPort) -> dict[str, Any]:
@@ -382,11 +391,6 @@ def _facts_of(port: DpdkPort) -> dict[str, Any]:
         "descriptors": port.num_descriptors,
         "kernel_ifindex": port.kernel_ifindex,
     }
-
-
-def _tap_name(device: DpdkDevice) -> str:
-    """Return what the TAP interface of a device is called: as the device, if the kernel takes that for a name."""
-    return device.name if not device.is_pci and len(device.name) < 16 else "uxdp%d"
 
 
 def _numbered(count: int) -> str:

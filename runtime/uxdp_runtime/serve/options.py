@@ -13,7 +13,7 @@ from ..ports.dpdk import DpdkDevice, assign_ifindexes, check_devices
 from ..ports.dpdk_abi import POWERS
 
 MODES: Final = ("native", "kernel")
-STACKS: Final = ("tap", "none")
+STACKS: Final = ("auto", "tap", "netdev", "none")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -45,7 +45,7 @@ class ServeOptions:
     perf_map: bool = False
     eal: tuple[str, ...] = ()
     ifindexes: tuple[str, ...] = ()
-    stack: str = "tap"
+    stack: str = "auto"
     power: str = "poll"
     insecure_unsigned: bool = False
 
@@ -102,7 +102,7 @@ class ServeOptions:
         of_dpdk = {
             "--eal": bool(self.eal),
             "--ifindex": bool(self.ifindexes),
-            "--pass": self.stack != "tap",
+            "--pass": self.stack != "auto",
             "--power": self.power != "poll",
         }
         for name, is_said in (of_af_xdp if self.dpdk else of_dpdk).items():

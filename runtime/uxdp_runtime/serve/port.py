@@ -147,9 +147,13 @@ class Port(Protocol):
         """
         ...
 
-    def descriptor(self, queue: ServedQueue, module: NativeModule, wake_fd: int) -> tuple[Any, object]:
+    def descriptor(
+        self, queue: ServedQueue, module: NativeModule, wake_fd: int, *, asks_hardware: bool
+    ) -> tuple[Any, object]:
         """Return the struct that the thread of a queue works with, and what must live as long.
 
+        :param wake_fd: an eventfd that ends the thread's sleep
+        :param asks_hardware: whether the program asks for what hardware knows of a frame
         The struct has a member ``stop``.
         """
         ...

@@ -249,7 +249,8 @@ class Service:
         self._go(data)
 
     def _fork(self, loaded: Loaded) -> DataProcess:
-        workers = [Worker(queue, module) for queue, module in zip(self.port.queues, loaded.workers, strict=True)]
+        asks = loaded.program.device_bound
+        workers = [Worker(queue, module, asks) for queue, module in zip(self.port.queues, loaded.workers, strict=True)]
         data = fork_data_process(self.port, workers, Estate.of(loaded, self._listener), loaded.watch)
         try:
             found = data.wait_ready(_READY_SECONDS)

@@ -11,7 +11,7 @@
  * A driver may refuse frames: a veth does whose peer has no NAPI. The kernel tells nobody but its
  * tracepoints, where "transmitted" and "refused" count what became of the frames of one thread.
  *
- * References: net/bpf/test_run.c, xdp_test_run_batch(); struct uxdp_slot, native/ports/af_xdp.h
+ * References: net/bpf/test_run.c, xdp_test_run_batch(); struct uxdp_slot, native/ports/port.h
  */
 #include "bpf.h"
 
@@ -53,7 +53,7 @@ struct {
 /* Whether the interface's own program is a generic one. */
 const volatile __u32 is_generic = 0;
 
-/* Mapped by the thread that injects: struct uxdp_transmitted, native/ports/af_xdp.h. */
+/* Mapped by the thread that injects: struct uxdp_transmitted, native/ports/port.h. */
 struct transmitted {
 	__u32 thread;
 	__u32 zero;

@@ -20,13 +20,6 @@
 #include "port.h"
 
 #define UXDP_RX_BURST 64u
-#define UXDP_PENDING 256u /* frames that wait to be transmitted or passed, at most */
-/* An odd number of cache lines, so that slots do not all fall into the same lines of a cache. */
-#define UXDP_SLOT_BYTES 3520u
-#define UXDP_SLOT_DATA_BYTES (UXDP_SLOT_BYTES - 16u)
-/* The longest frame that an injecting call takes: a page without headroom, struct skb_shared_info
- * and what the call notes of the frame (struct xdp_page_head, net/bpf/test_run.c). */
-#define UXDP_INJECTED_BYTES 3400u
 /* Where a frame of several buffers is put together: 256 of headroom, 64 KiB, and room to grow. */
 #define UXDP_WHOLE_BYTES 0x12000u
 
@@ -47,24 +40,6 @@ struct xdp_desc {
 	u64 addr;
 	u32 len;
 	u32 options;
-};
-
-/* What the injector program makes a frame of: native/bpf/inject.bpf.c. */
-struct uxdp_slot {
-	u32 len;
-	u32 action;  /* XDP_PASS, XDP_TX or XDP_REDIRECT */
-	u32 ifindex; /* of XDP_REDIRECT */
-	u32 zero;
-	u8 data[UXDP_SLOT_DATA_BYTES];
-};
-
-/* What became of injected frames that leave by an interface: native/bpf/inject.bpf.c. */
-struct uxdp_transmitted {
-	u32 thread; /* whose frames are counted: gettid() */
-	u32 zero;
-	u64 taken;
-	u64 refused;
-	u64 failed; /* the injector itself could not make a frame of the slot */
 };
 
 enum uxdp_chunk_owner {

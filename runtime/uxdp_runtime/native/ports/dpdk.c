@@ -6,46 +6,15 @@
 #include "dpdk_apart.h"
 
 #include "accounting.h"
+#include "dpdk_idle.h"
 #include "dpdk_threads.h"
 
 #define ETH_P_8021Q 0x8100
 /* enum xdp_rss_hash_type, include/net/xdp.h: drivers of DPDK do not tell which fields it is of. */
 #define XDP_RSS_TYPE_NONE 0u
-#define UXDP_PAUSE_TURNS 2000u /* without frames, before it sleeps: some 40 us */
-#define UXDP_PAUSE_NS 50000
 #define UXDP_STACK_IDLE_NS                                                                         \
 	50000u /* how often the stack's frames are looked for if there are none */
 #define UXDP_HEARTBEAT_TURNS 4096u
-
-/*
- * The CPU's counter as CLOCK_MONOTONIC, whose own reading would take as long as two frames do. Set
- * right 16 times a second.
- */
-struct ticks {
-	u64 hz;
-	u64 base;
-	u64 base_ns;
-	u64 ns_per_tick; /* times 2^32 */
-};
-
-static void ticks_begin(struct ticks *ticks)
-{
-	ticks->base_ns = clock_ns(CLOCK_MONOTONIC);
-	ticks->base = rte_rdtsc();
-	ticks->hz = rte_get_tsc_hz();
-	ticks->ns_per_tick = ((unsigned __int128)NSEC_PER_SEC << 32) / ticks->hz;
-}
-
-UXDP_INLINE u64 ticks_ns(struct ticks *ticks)
-{
-	u64 since = rte_rdtsc() - ticks->base;
-
-	if (unlikely(since > ticks->hz / 16)) {
-		ticks_begin(ticks);
-		return ticks->base_ns;
-	}
-	return ticks->base_ns + (since * ticks->ns_per_tick >> 32);
-}
 
 /* rearm_data of an mbuf that is a frame's only one and has one owner; but for data_off and port. */
 #define REARM_MASK 0x0000ffffffff0000ull
@@ -210,18 +179,10 @@ static void serve_ring(struct uxdp_dpdk_queue *queue)
 	struct rte_mbuf *mbufs[UXDP_DPDK_BURST];
 	u32 n = rte_ring_dequeue_burst(ring, (void **)mbufs, UXDP_DPDK_BURST, NULL);
 
-	for (u32 i = 0; i < n; i++) {
-		struct rte_mbuf *mbuf = mbufs[i];
-		const void *data = rte_pktmbuf_mtod(mbuf, void *);
-
-		if (mbuf->nb_segs > 1 && queue->whole)
-			data = rte_pktmbuf_read(mbuf, 0, mbuf->pkt_len, queue->whole);
-		if (queue->stack_fd < 0 || (mbuf->nb_segs > 1 && !queue->whole) ||
-		    !pass_bytes(queue->stack_fd, data, mbuf->pkt_len))
-			queue->state->cpumap_lost++;
-	}
-	if (n)
+	if (n) {
+		pass_mbufs(queue, mbufs, n);
 		rte_pktmbuf_free_bulk(mbufs, n);
+	}
 }
 
 UXDP_INLINE bool goes_on(const struct uxdp_dpdk_queue *queue)
@@ -236,7 +197,6 @@ UXDP_INLINE u32 serve_turn(struct uxdp_dpdk_queue *queue, struct work *work, str
 	struct rte_mbuf *mbufs[UXDP_DPDK_BURST];
 	u32 n = rte_eth_rx_burst(port->port_id, queue->queue_id, mbufs, UXDP_DPDK_BURST);
 
-	__atomic_store_n(&queue->taken, queue->taken + 1, __ATOMIC_RELEASE);
 	if (n) {
 		u64 start = ticks_ns(ticks);
 
@@ -244,26 +204,6 @@ UXDP_INLINE u32 serve_turn(struct uxdp_dpdk_queue *queue, struct work *work, str
 		account(queue->state, start, ticks_ns(ticks), n);
 	}
 	return n;
-}
-
-static void rest(struct uxdp_dpdk_queue *queue, u32 idle)
-{
-	struct timespec pause = {.tv_nsec = UXDP_PAUSE_NS};
-
-	if (queue->power == UXDP_POWER_POLL || idle < UXDP_PAUSE_TURNS) {
-		rte_pause();
-		return;
-	}
-	queue->state->polls++;
-	nanosleep(&pause, NULL);
-}
-
-static bool timer_is_due(const struct uxdp_dpdk_queue *queue, struct ticks *ticks)
-{
-	const u64 *known = queue->worker->next_timer_ns;
-	u64 next = known ? __atomic_load_n(known, __ATOMIC_RELAXED) : 0;
-
-	return next && next <= ticks_ns(ticks);
 }
 
 /* Begin after another data process, whose frames went with its memory. */
@@ -286,6 +226,7 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		work.frames[i].ingress_ifindex = queue->ports[queue->port].ifindex;
 		work.frames[i].rx_queue_index = queue->queue_id;
 	}
+	prepare_to_sleep(queue);
 	while (goes_on(queue)) {
 		idle = serve_turn(queue, &work, &ticks) ? 0 : idle + 1;
 		if (unlikely(queue->rings))
@@ -298,11 +239,21 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		if (likely(!idle))
 			continue;
 		if (idle % UXDP_HEARTBEAT_TURNS == 1)
-			__atomic_store_n(&queue->state->heartbeat_ns, ticks_ns(&ticks),
-					 __ATOMIC_RELAXED);
+			tell_alive(queue, &ticks);
 		if (unlikely(timer_is_due(queue, &ticks)))
 			queue->run(work.frames, 0);
-		rest(queue, idle);
+		if (queue->power == UXDP_POWER_POLL || idle < UXDP_PAUSE_TURNS) {
+			rte_pause();
+		} else if (queue->power == UXDP_POWER_PAUSE) {
+			pause_a_little(queue);
+		} else if (arm_interrupt(queue)) {
+			/* What came before the interrupt was armed causes none. */
+			idle = serve_turn(queue, &work, &ticks) ? 0 : idle;
+			if (idle)
+				await_interrupt(queue, &ticks);
+			disarm_interrupt(queue);
+			stack_due = 0;
+		}
 	}
 	/* What was received is finished; who sends on and on is not waited for. */
 	left = queue->ports[queue->port].num_descriptors;

@@ -111,7 +111,7 @@ struct uxdp_dpdk_queue {
 	struct uxdp_dpdk_port *ports; /* all of them */
 	void **rings;		      /* struct rte_ring, by worker; NULL: no cpumap leads there */
 	u8 *whole; /* UXDP_DPDK_WHOLE_BYTES; NULL: no frames of several mbufs are taken */
-	/* uxdp_run of the program that is served; it may be another one after each burst. */
+	/* uxdp_run of the program that is served. */
 	void (*run)(struct uxdp_frame *frames, u32 n);
 	bool (*find_target)(const struct uxdp_map *maps, u32 num_maps,
 			    const struct uxdp_frame *frame, struct uxdp_target *target);
@@ -125,10 +125,14 @@ struct uxdp_dpdk_queue {
 	u32 sample_in;
 	u32 stop; /* enum uxdp_stop */
 	u32 tail_bytes;
-	u32 power;	    /* enum uxdp_power */
-	u32 wants_metadata; /* the program asks for what hardware knows of frames */
-	s32 stack_fd;	    /* a TAP queue, into the kernel's stack; -1: there is none */
-	u64 taken;	    /* bursts; who changed run and maps waits for two more */
+	u32 power;		 /* enum uxdp_power */
+	u32 wants_metadata;	 /* the program asks for what hardware knows of frames */
+	s32 stack_fd;		 /* a TAP queue, into the kernel's stack; -1: there is none */
+	s32 inject_fd;		 /* the injector program, the other way there; -1: there is none */
+	s32 wake_fd;		 /* readable when stop was set */
+	struct uxdp_slot *slots; /* UXDP_PENDING of them, if there is an injector */
+	u32 *cursor;		 /* which slot the injector takes next */
+	struct uxdp_transmitted *injected; /* what became of what was injected */
 };
 
 s32 uxdp_dpdk_init(s32 argc, char **argv, s32 log_fd);

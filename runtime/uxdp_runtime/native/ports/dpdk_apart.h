@@ -113,7 +113,9 @@ static void serve_whole(struct uxdp_dpdk_queue *queue, struct output *out, struc
 		send_whole(queue, out, &frame, len);
 		break;
 	case XDP_PASS:
-		pass_frame(queue, &frame, len);
+		pass_frame(queue, &out->passing, &frame, len);
+		if (out->passing.n)
+			inject_passing(queue, &out->passing);
 		break;
 	default:
 		count_verdict(queue, frame.verdict == XDP_DROP ? XDP_DROP : XDP_ABORTED, len);

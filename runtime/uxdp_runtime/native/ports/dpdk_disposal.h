@@ -7,7 +7,7 @@
 #ifndef UXDP_PORTS_DPDK_DISPOSAL_H
 #define UXDP_PORTS_DPDK_DISPOSAL_H
 
-#include "dpdk_open.h"
+#include "dpdk_stack.h"
 
 #include "samples.h"
 
@@ -21,21 +21,11 @@ struct outgoing {
 struct output {
 	u32 num_freed;
 	struct rte_mbuf *freed[UXDP_DPDK_BURST]; /* of our pool, one buffer each */
+	struct passing passing;
 	struct outgoing transmitted;
 	struct outgoing redirected[UXDP_DPDK_PORTS];
 	u32 ports_used; /* a bit for each of redirected that is not empty */
 };
-
-UXDP_INLINE void count_verdict(struct uxdp_dpdk_queue *queue, u32 verdict, u32 rx_bytes)
-{
-	queue->state->verdict_frames[verdict]++;
-	queue->state->verdict_bytes[verdict] += rx_bytes;
-}
-
-UXDP_INLINE void lose(struct uxdp_dpdk_queue *queue, enum uxdp_loss loss)
-{
-	queue->state->lost[loss]++;
-}
 
 /*
  * Make the mbuf what the program made of its frame. What hardware said of the frame that was
@@ -109,24 +99,6 @@ static s32 port_of(const struct uxdp_dpdk_queue *queue, u32 ifindex)
 		if (queue->ports[i].ifindex == ifindex)
 			return i;
 	return -1;
-}
-
-/* Into the kernel's stack; false: it could not be. */
-static bool pass_bytes(s32 fd, const void *data, u32 len)
-{
-	return write(fd, data, len) == (ssize_t)len;
-}
-
-UXDP_COLD void pass_frame(struct uxdp_dpdk_queue *queue, const struct uxdp_frame *frame,
-			  u32 rx_bytes)
-{
-	if (queue->stack_fd < 0)
-		lose(queue, UXDP_LOSS_NO_STACK);
-	else if (pass_bytes(queue->stack_fd, (const void *)frame->data,
-			    frame->data_end - frame->data))
-		count_verdict(queue, XDP_PASS, rx_bytes);
-	else
-		lose(queue, UXDP_LOSS_INJECT_FAILED);
 }
 
 /* A copy for each of a devmap's interfaces; whether there was any. */
@@ -205,7 +177,7 @@ UXDP_COLD bool dispose_other(struct uxdp_dpdk_queue *queue, struct output *out,
 {
 	switch (frame->verdict) {
 	case XDP_PASS:
-		pass_frame(queue, frame, rx_bytes);
+		pass_frame(queue, &out->passing, frame, rx_bytes);
 		return true;
 	case XDP_REDIRECT:
 		finish_frame(mbuf, frame);
@@ -266,6 +238,8 @@ UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, stru
 	}
 	if (unlikely(out->ports_used))
 		send_redirected(queue, out);
+	if (unlikely(out->passing.n))
+		inject_passing(queue, &out->passing);
 	/* Their refcnt is 1 and they have no next: what rte_pktmbuf_free would look at. */
 	if (num_freed)
 		rte_mempool_put_bulk(port->pool, (void **)out->freed, num_freed);

@@ -139,6 +139,16 @@ static s32 set_up_queues(struct uxdp_dpdk_port *port)
 	return 0;
 }
 
+/* Whether threads can sleep until a queue has frames. */
+static s32 check_interrupts(struct uxdp_dpdk_port *port)
+{
+	for (u32 i = 0; port->rx_interrupts && i < port->num_queues; i++)
+		if (rte_eth_dev_rx_intr_ctl_q_get_fd(port->port_id, i) < 0)
+			return refuse(port, -EOPNOTSUPP,
+				      "%s has no interrupts for what is received", port->driver);
+	return 0;
+}
+
 /* Find, configure and start a port; 0, or -errno and why in port->error. */
 s32 uxdp_dpdk_open(struct uxdp_dpdk_port *port)
 {
@@ -188,6 +198,9 @@ s32 uxdp_dpdk_open(struct uxdp_dpdk_port *port)
 	if (result)
 		return refuse(port, result, "cannot be started: %s", rte_strerror(-result));
 	port->is_started = 1;
+	result = check_interrupts(port);
+	if (result)
+		return result;
 	/* A program decides on every frame; not every driver can. */
 	rte_eth_promiscuous_enable(id);
 	uxdp_dpdk_observe(port);

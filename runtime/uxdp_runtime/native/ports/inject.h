@@ -9,43 +9,24 @@
 #include "targets.h"
 #include "transmit.h"
 #include "../clock.h"
+#include "injector.h"
 
-#define UXDP_STALL_NS 1000000ull /* a call is ~20 us; 1 ms: somebody waits for RCU */
 /* Below so many frames the TX ring is cheaper than a call (measured on veth, see DESIGN 11). */
 #define UXDP_MIN_INJECTED 20u
 
 /* Run the injector on the first n slots; how many it took. */
 static u32 inject_slots(struct uxdp_queue *queue, u32 n)
 {
-	/* struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress */
-	u32 context[6] = {0, queue->slots[0].len, 0, queue->ifindex, queue->queue_id, 0};
-	struct test_run attr = {
-	    .prog_fd = queue->inject_fd,
-	    .data_size_in = queue->slots[0].len,
-	    .data_in = (u64)queue->slots[0].data,
-	    .ctx_size_in = sizeof(context),
-	    .ctx_in = (u64)context,
-	    .flags = BPF_F_TEST_XDP_LIVE_FRAMES,
-	    .batch_size = UXDP_RX_BURST,
+	struct injector injector = {
+	    .fd = queue->inject_fd,
+	    .ifindex = queue->ifindex,
+	    .queue_id = queue->queue_id,
+	    .slots = queue->slots,
+	    .cursor = queue->cursor,
+	    .state = queue->state,
 	};
-	u64 start = clock_ns(CLOCK_MONOTONIC);
 
-	__atomic_store_n(queue->cursor, 0, __ATOMIC_RELEASE);
-	for (u32 tries = 0; tries < 16; tries++) {
-		u32 done = __atomic_load_n(queue->cursor, __ATOMIC_ACQUIRE);
-		long result;
-
-		if (done >= n)
-			break;
-		attr.repeat = n - done;
-		result = syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr));
-		queue->state->inject_calls++;
-		if (result < 0 && *__errno_location() != EINTR && *__errno_location() != EAGAIN)
-			break;
-	}
-	if (clock_ns(CLOCK_MONOTONIC) - start > UXDP_STALL_NS)
-		queue->state->inject_stalls++;
-	return __atomic_load_n(queue->cursor, __ATOMIC_ACQUIRE);
+	return run_injector(&injector, n);
 }
 
 /* The slots that are filled, and which of the batch's frames each is of. */
