@@ -16,7 +16,7 @@ TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qe
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests examples
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-serve bench-packaging bench-compile format dist clean
+.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-dpdk bench-serve bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
@@ -67,6 +67,11 @@ bench-afxdp: $(READY) .venv/.test-packages
 # Time to the first frame, and of a round trip; needs root and a quiet machine.
 bench-serve: $(READY) .venv/.test-packages
 	$(BIN)/python -m tests.bench_serve
+
+# Frames per second of uxdp serve on DPDK, and of dpdk-testpmd; needs root and a quiet machine.
+bench-dpdk: $(READY) .venv/.test-packages
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench_dpdk --json build/bench/dpdk.json --plot build/bench/dpdk.svg
 
 bench-packaging: $(READY)
 	$(BIN)/python tests/bench_packaging.py
