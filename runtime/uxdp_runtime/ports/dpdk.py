@@ -24,6 +24,10 @@ _VDEV: Final = re.compile(r"[a-z][A-Za-z0-9_]*")
 _OF_INTERFACES: Final = ("net_af_xdp", "net_af_packet")
 _MAPPING: Final = re.compile(r"(\d{1,9})=(.+)")
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+_USUAL: Final = (
+    *("EAL: Detected", "EAL: Multi-process", "EAL: Selected IOVA", "EAL: VFIO support", "EAL: Physical addresses"),
+    "rte_pmd_memif_probe(): Failed to register mp action callback",
+)
 _SPARE_MIB: Final = 48  # for rings, queues and whatever drivers allocate
 _MBUF_BYTES: Final = 256  # struct rte_mbuf, what a mempool keeps of each, and alignment
 
@@ -35,6 +39,11 @@ class DpdkDevice:
     name: str
     devargs: str
     is_pci: bool
+
+    @property
+    def is_af_xdp(self) -> bool:
+        """Whether it is one of the kernel's interfaces, by AF_XDP."""
+        return self.name.startswith("net_af_xdp")
 
 
 def parse_pci(text: str) -> tuple[DpdkDevice, ...]:
@@ -205,6 +214,7 @@ def eal_error(number: int, log: str, devices: Sequence[DpdkDevice]) -> PortError
         "Cannot init memory": "reserve huge pages (sysctl vm.nr_hugepages), or serve fewer queues or chunks",
         "VFIO": "bind the device to vfio-pci: dpdk-devbind.py -b vfio-pci ADDRESS",
         "invalid option": "see dpdk-testpmd --help for what --eal can say",
+        "unavailable": "name CPUs that this process may use: --lcores",
         "unrecognized option": "see dpdk-testpmd --help for what --eal can say",
         "FATAL: Invalid 'command line' arguments": "see dpdk-testpmd --help for what --eal can say",
     }
@@ -214,6 +224,34 @@ def eal_error(number: int, log: str, devices: Sequence[DpdkDevice]) -> PortError
 
 def last_words(log: str, count: int = 3) -> str:
     """Return the last lines of EAL's log that say something, on one line."""
-    lines = [line.strip() for line in log.splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("EAL: Detected", "EAL: Multi-process"))]
-    return "; ".join(dict.fromkeys(telling[-count:])) or "it does not say why"
+    return "; ".join(_telling(log)[-count:]) or "it does not say why"
+
+
+def refusal_of_device(device: DpdkDevice, number: int, said: str, log: str) -> PortError:
+    """Return why a device cannot be opened, and what to do about it.
+
+    :param said: what our own code found
+    :param log: what EAL and the driver wrote
+    """
+    remedies = {
+        errno.EBUSY: "stop whoever has it",
+        errno.ENOMEM: "serve fewer queues or chunks, or reserve huge pages: sysctl vm.nr_hugepages",
+        errno.ENOBUFS: "give each queue more chunks: --chunks",
+        errno.ERANGE: "serve fewer queues: --queues",
+        errno.EOPNOTSUPP: "say --power pause",
+        errno.ENODEV: "is it bound to a driver that DPDK can use? see dpdk-devbind.py --status",
+    }
+    if not device.is_pci:
+        remedies[errno.ENODEV] = "does its driver take these arguments? is what they name free? see DPDK's nics guide"
+    words = "; ".join(_telling(log)[-3:])
+    return PortError(
+        number,
+        f"{said} ({words})" if words else said,
+        context=device.name,
+        remedy=remedies.get(number, "see what DPDK's documentation of the driver says"),
+    )
+
+
+def _telling(log: str) -> list[str]:
+    lines = dict.fromkeys(line.strip() for line in log.splitlines())
+    return [line for line in lines if line and not line.startswith(_USUAL)]

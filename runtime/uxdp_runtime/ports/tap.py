@@ -52,7 +52,9 @@ class Tap:
                 number,
                 f"the way into the kernel's stack cannot be made: {errno_text(number)}",
                 context=f"TAP interface {name}",
-                remedy="load the module tun, or say --pass none",
+                remedy="another interface is called so: does a service run on the device? or say --pass none"
+                if number in (errno.EBUSY, errno.EEXIST, errno.EINVAL)
+                else "load the module tun, or say --pass none",
             ) from cause
 
     def __enter__(self) -> Self:
@@ -70,12 +72,14 @@ class Tap:
     def bring_up(self, mac: bytes, mtu: int) -> None:
         """Let it be what the port is: its address, its MTU, and up.
 
+        Ports that have no address, such as net_ring's, leave it with the one that the kernel chose.
+
         :raises PortError: the kernel refuses one of these
         """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             try:
-                hardware = struct.pack("=H6s", _ARPHRD_ETHER, mac)
-                self._ioctl(control, _SIOCSIFHWADDR, hardware)
+                if any(mac):
+                    self._ioctl(control, _SIOCSIFHWADDR, struct.pack("=H6s", _ARPHRD_ETHER, mac))
                 self._ioctl(control, _SIOCSIFMTU, struct.pack("=i", mtu))
                 flags = self._ioctl(control, _SIOCGIFFLAGS, b"")[_IFNAMSIZ : _IFNAMSIZ + 2]
                 (value,) = struct.unpack("=H", flags)

@@ -1,10 +1,13 @@
 """What the options mean for DPDK devices: how many queues each has, and where its XDP_PASS leads."""
 
 import errno
+from typing import Final
 
 from ..errors import ParameterError, PortError
 from ..ports.dpdk import DpdkDevice, has_netdev
 from .options import ServeOptions
+
+_AF_XDP_CHUNK_BYTES: Final = 2048
 
 
 def queues_of_each(options: ServeOptions, num_devices: int) -> int:
@@ -22,6 +25,17 @@ def queues_of_each(options: ServeOptions, num_devices: int) -> int:
             remedy="say how many: --queues 0-3",
         )
     return len(options.queues)
+
+
+def chunk_bytes_of(device: DpdkDevice, options: ServeOptions) -> int:
+    """Return how large a device's buffers are, in bytes.
+
+    net_af_xdp lets the kernel write where its mbufs are, of at most a page with all that is in front of the frame.
+    Source: drivers/net/af_xdp/rte_eth_af_xdp.c, xdp_umem_configure; net/xdp/xdp_umem.c, xdp_umem_reg
+    """
+    if device.is_af_xdp:
+        return min(options.chunk_bytes, _AF_XDP_CHUNK_BYTES)
+    return options.chunk_bytes
 
 
 def stack_of(device: DpdkDevice, wanted: str) -> str:

@@ -15,11 +15,21 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from ..abi import HEADROOM
+from ..bpf.libbpf import attached_program, detach_program
 from ..compile.cache import cache_directory
 from ..compile.dpdk_glue import dpdk_glue
-from ..errors import PortError
+from ..errors import BpfError, PortError
 from ..native_module import NativeModule
-from ..ports.dpdk import DpdkDevice, EalPlan, eal_error, free_huge_mib, last_words, needed_mib
+from ..ports.dpdk import (
+    DpdkDevice,
+    EalPlan,
+    eal_error,
+    free_huge_mib,
+    kernel_ifindex,
+    last_words,
+    needed_mib,
+    refusal_of_device,
+)
 from ..ports.dpdk import plan_eal as _plan_eal
 from ..ports.dpdk_abi import POWERS, WHOLE_BYTES, DpdkPort, DpdkQueue, PortState
 from ..ports.injector import Injector
@@ -27,7 +37,7 @@ from ..ports.interface import Interface
 from ..ports.tap import Tap
 from . import events
 from .confinement import confine_dpdk
-from .dpdk_plan import queues_of_each, stack_of, tap_name
+from .dpdk_plan import chunk_bytes_of, queues_of_each, stack_of, tap_name
 from .loaded import Loaded
 from .options import ServeOptions
 from .port import LINK_BYTES, Loop, QueuePlan, ServedQueue
@@ -104,13 +114,11 @@ class DpdkPortSet:
 
     def check(self, loaded: Loaded) -> None:
         """Refuse buffers that an ordinary frame does not fit."""
-        room = self._options.chunk_bytes - HEADROOM
-        if room < _DEFAULT_MTU + LINK_BYTES and not loaded.takes_frags:
-            raise PortError(
-                errno.EMSGSIZE,
-                f"chunks of {self._options.chunk_bytes} bytes hold {room}",
-                context=self._devices[0].name,
-            )
+        for device in self._devices:
+            chunk_bytes = chunk_bytes_of(device, self._options)
+            room = chunk_bytes - HEADROOM
+            if room < _DEFAULT_MTU + LINK_BYTES and not loaded.takes_frags:
+                raise PortError(errno.EMSGSIZE, f"chunks of {chunk_bytes} bytes hold {room}", context=device.name)
 
     def await_free(self) -> None:
         """A service that has ended has closed its devices before it said so."""
@@ -125,6 +133,9 @@ class DpdkPortSet:
         self._log_fd = os.memfd_create("uxdp-dpdk-log", os.MFD_CLOEXEC)
         stack.callback(os.close, self._log_fd)
         self._multi_buffer = loaded.takes_frags
+        for device in self._devices:
+            if device.is_af_xdp and not attached_program(kernel_ifindex(device)):
+                stack.callback(_detach, device)
         for plan in self._plans:
             queue = ServedQueue(plan)
             queue.samples = SampleRing(options.sample_every) if options.sample_every else None
@@ -154,7 +165,10 @@ class DpdkPortSet:
         for device, state in zip(self._devices, self._states, strict=True):
             if state.closed:
                 what = f"{device.name}: {state.mbufs_free} of {state.mbufs} buffers are back"
-                level = logging.INFO if state.mbufs_free == state.mbufs else logging.WARNING
+                is_well = state.mbufs_free == state.mbufs
+                if device.is_af_xdp and not is_well:
+                    what += "; its driver keeps what is in its rings"
+                level = logging.INFO if is_well or device.is_af_xdp else logging.WARNING
                 counts = {"mbufs": state.mbufs, "mbufs_free": state.mbufs_free}
                 events.report("closed", what, level=level, interface=device.name, **counts)
         self._resources.close()
@@ -276,7 +290,7 @@ class DpdkPortSet:
             port.name = self._devices[number].name.encode()
             port.num_queues = self._num_queues
             port.num_mbufs = self._num_queues * options.num_chunks
-            port.chunk_bytes = options.chunk_bytes
+            port.chunk_bytes = chunk_bytes_of(self._devices[number], options)
             port.ifindex = self._interfaces[number].index
             port.multi_buffer = self._multi_buffer
             port.rx_interrupts = options.power == "interrupt"
@@ -284,7 +298,8 @@ class DpdkPortSet:
             port.state = ctypes.addressof(self._states[number])
             result = library.uxdp_dpdk_open(ctypes.byref(port))
             if result != 0:
-                raise self._refused(port, -result, _read(log_fd))
+                said = bytes(port.error).decode(errors="replace")
+                raise refusal_of_device(self._devices[number], -result, said, _read(log_fd))
         result = library.uxdp_dpdk_make_rings(self._rings, len(self._rings))
         if result != 0:
             raise PortError(-result, "no rings between workers", context=self._names[0])
@@ -364,21 +379,19 @@ class DpdkPortSet:
     def _names(self) -> list[str]:
         return [device.name for device in self._devices]
 
-    def _refused(self, port: DpdkPort, number: int, log: str) -> PortError:
-        remedies = {
-            errno.ENODEV: "is it bound to a driver that DPDK can use? see dpdk-devbind.py --status",
-            errno.EBUSY: "stop whoever has it",
-            errno.ENOMEM: "serve fewer queues or chunks, or reserve huge pages: sysctl vm.nr_hugepages",
-            errno.ENOBUFS: "give each queue more chunks: --chunks",
-            errno.EINVAL: "serve fewer queues: --queues",
-            errno.EOPNOTSUPP: "say --power pause",
-        }
-        said = bytes(port.error).decode(errors="replace")
-        return PortError(
-            number,
-            f"{said} ({last_words(log, 1)})" if log.strip() else said,
-            context=bytes(port.name).decode(),
-            remedy=remedies.get(number, "see what DPDK's documentation of the driver says"),
+
+def _detach(device: DpdkDevice) -> None:
+    """Detach the program that net_af_xdp leaves: the data process may no longer do that."""
+    index = kernel_ifindex(device)
+    try:
+        if index and attached_program(index):
+            detach_program(index)
+    except BpfError as refused:
+        events.report(
+            "not_detached",
+            f"{device.name}: its driver's XDP program stays attached: {refused}",
+            level=logging.WARNING,
+            interface=device.name,
         )
 
 

@@ -15,6 +15,7 @@
 #define UXDP_STACK_IDLE_NS                                                                         \
 	50000u /* how often the stack's frames are looked for if there are none */
 #define UXDP_HEARTBEAT_TURNS 4096u
+#define UXDP_HEARTBEAT_PAUSES 256u
 
 /* rearm_data of an mbuf that is a frame's only one and has one owner; but for data_off and port. */
 #define REARM_MASK 0x0000ffffffff0000ull
@@ -216,6 +217,8 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 {
 	static __thread struct work work;
 	struct ticks ticks;
+	u32 heartbeat_turns =
+	    queue->power == UXDP_POWER_POLL ? UXDP_HEARTBEAT_TURNS : UXDP_HEARTBEAT_PAUSES;
 	u64 stack_due = 0;
 	u32 idle = 0, left;
 
@@ -238,14 +241,14 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		}
 		if (likely(!idle))
 			continue;
-		if (idle % UXDP_HEARTBEAT_TURNS == 1)
+		if (idle % heartbeat_turns == 1)
 			tell_alive(queue, &ticks);
 		if (unlikely(timer_is_due(queue, &ticks)))
 			queue->run(work.frames, 0);
 		if (queue->power == UXDP_POWER_POLL || idle < UXDP_PAUSE_TURNS) {
 			rte_pause();
 		} else if (queue->power == UXDP_POWER_PAUSE) {
-			pause_a_little(queue);
+			pause_a_little(queue, idle);
 		} else if (arm_interrupt(queue)) {
 			/* What came before the interrupt was armed causes none. */
 			idle = serve_turn(queue, &work, &ticks) ? 0 : idle;

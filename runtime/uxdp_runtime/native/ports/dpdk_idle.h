@@ -15,7 +15,9 @@
 #include <rte_interrupts.h>
 
 #define UXDP_PAUSE_TURNS 2000u /* without frames, before it sleeps: some 40 us */
-#define UXDP_PAUSE_NS 50000
+#define UXDP_PAUSE_NS 50000    /* at first; a sleep takes longer than that: about as long again */
+#define UXDP_LONG_PAUSE_NS 400000
+#define UXDP_SHORT_PAUSES 20u
 /* No interrupt says that another worker sent frames by a cpumap, or that one was lost. */
 #define UXDP_INTERRUPT_MS 100
 #define UXDP_RING_MS 1
@@ -70,9 +72,11 @@ static bool timer_is_due(const struct uxdp_dpdk_queue *queue, struct ticks *tick
 	return next && next <= ticks_ns(ticks);
 }
 
-static void pause_a_little(struct uxdp_dpdk_queue *queue)
+/* The longer it was idle the longer; so a burst that follows another waits less. */
+static void pause_a_little(struct uxdp_dpdk_queue *queue, u32 idle)
 {
-	struct timespec pause = {.tv_nsec = UXDP_PAUSE_NS};
+	bool begins = idle < UXDP_PAUSE_TURNS + UXDP_SHORT_PAUSES;
+	struct timespec pause = {.tv_nsec = begins ? UXDP_PAUSE_NS : UXDP_LONG_PAUSE_NS};
 
 	queue->state->polls++;
 	nanosleep(&pause, NULL);

@@ -168,7 +168,7 @@ s32 uxdp_dpdk_open(struct uxdp_dpdk_port *port)
 	snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
 	port->kernel_ifindex = info.if_index;
 	if (port->num_queues > info.max_rx_queues || port->num_queues > info.max_tx_queues)
-		return refuse(port, -EINVAL, "%u queues are wanted: it has %u of RX, %u of TX",
+		return refuse(port, -ERANGE, "%u queues are wanted: it has %u of RX, %u of TX",
 			      port->num_queues, info.max_rx_queues, info.max_tx_queues);
 	result = make_pool(port);
 	if (result)
