@@ -9,18 +9,23 @@ READY := .venv/.ready
 
 # What the programs need: headers for XDP sources, libbpf and bpftool to load objects, ip(8) for interfaces.
 PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev bpftool iproute2 iputils-ping procps
+# What serving on DPDK needs: its headers, drivers, testpmd, and a compiler.
+DPDK_PACKAGES := dpdk dpdk-dev libdpdk-dev gcc libc6-dev pkg-config
 # What only the tests need: another front end than ziglang's clang 22, a compiler for a libbpf loader, an emulated aarch64.
-TEST_PACKAGES := clang-14 llvm gcc libc6-dev libelf-dev zlib1g-dev pkg-config qemu-user-static ethtool \
-	dpdk dpdk-dev libdpdk-dev
+TEST_PACKAGES := clang-14 llvm libelf-dev zlib1g-dev qemu-user-static ethtool $(DPDK_PACKAGES)
 
 SOURCES := uxdp_bundle clang-wrapper hatch_plugin runtime tests examples
 C_SOURCES = $(shell find examples tests clang-wrapper runtime -name '*.[ch]' -not -path '*/.*')
 
-.PHONY: demo test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-dpdk bench-serve bench-packaging bench-compile format dist clean
+.PHONY: demo demo-dpdk test lint unit hostile privileged serving soak differential packaging bench bench-afxdp bench-dpdk bench-serve bench-packaging bench-compile format dist clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)
 	@examples/demo.sh
+
+# The same network function on DPDK, between a memif and captures.
+demo-dpdk: $(READY) .venv/.dpdk-packages
+	@examples/dpdk_demo.sh
 
 test: lint unit hostile privileged serving differential packaging
 	@echo "all tests passed"
@@ -112,4 +117,8 @@ $(READY): pyproject.toml Makefile
 
 .venv/.test-packages: Makefile | $(READY)
 	$(call install,$(TEST_PACKAGES))
+	@touch $@
+
+.venv/.dpdk-packages: Makefile | $(READY)
+	$(call install,$(DPDK_PACKAGES))
 	@touch $@
