@@ -51,8 +51,10 @@ run "$bin/uxdp-cc" -O2 -c load_balancer.c
 run "$bin/python" "$top/examples/traffic.py" traffic.pcap $frames
 
 step "uxdp serves it on a memif; the glue is compiled against the DPDK that is installed here"
-run ip netns exec "$where" "$bin/uxdp" serve load_balancer.uxdp --insecure-unsigned --maps maps.json --power pause \
-	--dpdk-vdev "net_memif0,role=server,socket=$work/memif.sock" >serve.log 2>&1 &
+command=("$bin/uxdp" serve load_balancer.uxdp --insecure-unsigned --maps maps.json --power pause
+	--dpdk-vdev "net_memif0,role=server,socket=$work/memif.sock")
+printf '$ %s\n' "$(printf '%s ' "${command[@]}" | sed "s#$bin/##g; s#$work/##g")"
+ip netns exec "$where" "${command[@]}" >serve.log 2>&1 &
 children+=($!)
 await grep -q "serves" serve.log
 cat serve.log
