@@ -115,12 +115,15 @@ def huge_pages(count: int) -> Iterator[None]:
 
 def test_huge_pages_are_used_if_there_are_enough(where: str, tmp_path: Path) -> None:
     port = captures(tmp_path, 0, [udp_frame(number) for number in range(10)])
-    with huge_pages(256):  # other tests' services take some, too, while there are any
-        with serving_dpdk(where, bundle("l2_swap", tmp_path), name="huge", vdevs=[port.vdev]) as service:
-            wait_until(lambda: service.totals()["tx"] == 10, "all transmitted")
-            assert service.ask("status")["huge_pages"] is True
-            assert "usual pages" not in service.log
-            assert stop_and_count(service) == [(4096, 4096)]
+    # Other tests' services take some, too, while there are any.
+    with (
+        huge_pages(256),
+        serving_dpdk(where, bundle("l2_swap", tmp_path), name="huge", vdevs=[port.vdev]) as service,
+    ):
+        wait_until(lambda: service.totals()["tx"] == 10, "all transmitted")
+        assert service.ask("status")["huge_pages"] is True
+        assert "usual pages" not in service.log
+        assert stop_and_count(service) == [(4096, 4096)]
     with serving_dpdk(where, bundle("l2_swap", tmp_path), name="usual", vdevs=["net_null0"]) as service:
         assert service.ask("status")["huge_pages"] is False
         assert re.search(r"DPDK uses usual pages: 66 MiB are needed, \d+ MiB are free in huge pages", service.log)
