@@ -96,8 +96,7 @@ def test_queues_have_workers_and_slots_of_per_cpu_maps_of_their_own(where: str, 
         slots = [[slot["value"] for slot in element["values"]] for element in elements]
         # Queue 0 is worker 0's, and queue 1 worker 1's.
         assert [[count > 0 for count in counts[:2]] for counts in slots] == [[True, False], [False, True]]
-        check_accounts_of_queues = service.ask("stats")["queues"]
-        assert [queue["queue"] for queue in check_accounts_of_queues] == [0, 1]
+        assert [queue["queue"] for queue in service.ask("stats")["queues"]] == [0, 1]
         assert stop_and_count(service) == [(8192, 8192)]
 
 
@@ -234,9 +233,8 @@ def test_pass_and_the_stacks_own_frames_go_by_the_tap_interface(where: str, tmp_
     orders = [order(number, PASS) for number in range(20)]
     vdevs = ["net_tap0,iface=source,mac=02:00:00:00:00:05"]
     with serving_dpdk(where, path, "--program", "verdicts", "--pass", "tap", name="verdicts", vdevs=vdevs) as service:
-        address = Path("/sys/class/net")
         shown = subprocess.run(
-            ["ip", "netns", "exec", where, "cat", str(address / "net_tap0/address")], capture_output=True, text=True
+            ["ip", "netns", "exec", where, "cat", "/sys/class/net/net_tap0/address"], capture_output=True, text=True
         )
         assert shown.stdout.strip() == "02:00:00:00:00:05"
         with packet_socket_in(where, "source") as raw, packet_socket_in(where, "net_tap0") as stack:

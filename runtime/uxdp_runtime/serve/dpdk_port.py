@@ -292,6 +292,7 @@ class DpdkPortSet:
             port.num_mbufs = self._num_queues * options.num_chunks
             port.chunk_bytes = chunk_bytes_of(self._devices[number], options)
             port.ifindex = self._interfaces[number].index
+            port.kernel_ifindex = kernel_ifindex(self._devices[number])
             port.multi_buffer = self._multi_buffer
             port.rx_interrupts = options.power == "interrupt"
             port.is_alone = len(self._ports) == 1

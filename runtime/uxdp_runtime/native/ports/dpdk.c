@@ -221,6 +221,7 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 	    queue->power == UXDP_POWER_POLL ? UXDP_HEARTBEAT_TURNS : UXDP_HEARTBEAT_PAUSES;
 	u64 stack_due = 0;
 	u32 idle = 0, left;
+	bool can_sleep;
 
 	if (rte_thread_register() < 0)
 		return;
@@ -229,7 +230,7 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		work.frames[i].ingress_ifindex = queue->ports[queue->port].ifindex;
 		work.frames[i].rx_queue_index = queue->queue_id;
 	}
-	prepare_to_sleep(queue);
+	can_sleep = prepare_to_sleep(queue);
 	while (goes_on(queue)) {
 		idle = serve_turn(queue, &work, &ticks) ? 0 : idle + 1;
 		if (unlikely(queue->rings))
@@ -247,9 +248,12 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 			queue->run(work.frames, 0);
 		if (queue->power == UXDP_POWER_POLL || idle < UXDP_PAUSE_TURNS) {
 			rte_pause();
-		} else if (queue->power == UXDP_POWER_PAUSE) {
+		} else if (!can_sleep ||
+			   !arm_interrupt(&queue->ports[queue->port], queue->queue_id)) {
+			/* A device that was found to have interrupts, and has lost them, is looked
+			 * at. */
 			pause_a_little(queue, idle);
-		} else if (arm_interrupt(queue)) {
+		} else {
 			/* What came before the interrupt was armed causes none. */
 			idle = serve_turn(queue, &work, &ticks) ? 0 : idle;
 			if (idle)

@@ -81,7 +81,8 @@ struct uxdp_dpdk_port {
 	struct uxdp_dpdk_state *state;
 	/* Filled in by uxdp_dpdk_open: */
 	u32 port_id;
-	u32 kernel_ifindex; /* of the kernel's interface on a bifurcated driver; 0: there is none */
+	u32 kernel_ifindex; /* of the kernel's interface on a bifurcated driver; 0: there is none.
+			       What sysfs says, or else the driver */
 	s32 socket;
 	u32 num_descriptors; /* of an RX queue */
 	u32 can_chain;	     /* it transmits frames of several mbufs */

@@ -90,28 +90,20 @@ static void wake_by(s32 fd, struct rte_epoll_event *event)
 		rte_epoll_ctl(RTE_EPOLL_PER_THREAD, EPOLL_CTL_ADD, fd, event);
 }
 
-/* Let this thread be woken: by the queue's interrupt, the stack, and who stops the service. */
-static void prepare_to_sleep(struct uxdp_dpdk_queue *queue)
+/* Let this thread be woken: by the queue's interrupt, the stack, and who stops the service; false:
+ * it cannot. */
+static bool prepare_to_sleep(struct uxdp_dpdk_queue *queue)
 {
 	static __thread struct rte_epoll_event stack, stop;
 	u16 port_id = queue->ports[queue->port].port_id;
 
-	if (queue->power != UXDP_POWER_INTERRUPT)
-		return;
-	/* uxdp_dpdk_open has seen that the queue has one. */
-	rte_eth_dev_rx_intr_ctl_q(port_id, queue->queue_id, RTE_EPOLL_PER_THREAD,
-				  RTE_INTR_EVENT_ADD, NULL);
+	if (queue->power != UXDP_POWER_INTERRUPT ||
+	    rte_eth_dev_rx_intr_ctl_q(port_id, queue->queue_id, RTE_EPOLL_PER_THREAD,
+				      RTE_INTR_EVENT_ADD, NULL))
+		return false;
 	wake_by(queue->stack_fd, &stack);
 	wake_by(queue->wake_fd, &stop);
-}
-
-/* Whether to sleep. A driver whose descriptor is readable as long as there are frames arms nothing.
- */
-static bool arm_interrupt(struct uxdp_dpdk_queue *queue)
-{
-	s32 result = rte_eth_dev_rx_intr_enable(queue->ports[queue->port].port_id, queue->queue_id);
-
-	return result == 0 || result == -ENOTSUP;
+	return true;
 }
 
 static void disarm_interrupt(struct uxdp_dpdk_queue *queue)

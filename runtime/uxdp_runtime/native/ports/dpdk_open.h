@@ -139,13 +139,27 @@ static s32 set_up_queues(struct uxdp_dpdk_port *port)
 	return 0;
 }
 
+/*
+ * Let a queue's interrupt come; whether it will. A driver whose descriptor is readable as long as
+ * there are frames has nothing to arm.
+ */
+static bool arm_interrupt(const struct uxdp_dpdk_port *port, u32 queue_id)
+{
+	s32 result = rte_eth_dev_rx_intr_enable(port->port_id, queue_id);
+
+	return result == 0 || result == -ENOTSUP;
+}
+
 /* Whether threads can sleep until a queue has frames. */
 static s32 check_interrupts(struct uxdp_dpdk_port *port)
 {
-	for (u32 i = 0; port->rx_interrupts && i < port->num_queues; i++)
-		if (rte_eth_dev_rx_intr_ctl_q_get_fd(port->port_id, i) < 0)
+	for (u32 i = 0; port->rx_interrupts && i < port->num_queues; i++) {
+		if (rte_eth_dev_rx_intr_ctl_q_get_fd(port->port_id, i) < 0 ||
+		    !arm_interrupt(port, i))
 			return refuse(port, -EOPNOTSUPP,
 				      "%s has no interrupts for what is received", port->driver);
+		rte_eth_dev_rx_intr_disable(port->port_id, i);
+	}
 	return 0;
 }
 
@@ -166,7 +180,8 @@ s32 uxdp_dpdk_open(struct uxdp_dpdk_port *port)
 	if (result)
 		return refuse(port, result, "tells nothing: %s", rte_strerror(-result));
 	snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name);
-	port->kernel_ifindex = info.if_index;
+	if (info.if_index)
+		port->kernel_ifindex = info.if_index;
 	if (port->num_queues > info.max_rx_queues || port->num_queues > info.max_tx_queues)
 		return refuse(port, -ERANGE, "%u queues are wanted: it has %u of RX, %u of TX",
 			      port->num_queues, info.max_rx_queues, info.max_tx_queues);
