@@ -65,6 +65,10 @@ def kernel_drops(service: RunningService) -> int:
     return sum(kernel["rx_dropped"] + kernel["rx_ring_full"] + kernel["rx_invalid"] for kernel in counts)
 
 
+def timed(service: RunningService) -> int:
+    return sum(sum(queue["latency_ns_log2"]) for queue in service.ask("stats")["queues"])
+
+
 def settled(service: RunningService) -> int:
     totals = service.totals()
     return sum(totals.values()) - totals["rx"]
@@ -90,6 +94,7 @@ def test_random_frames_add_up(quiet: VethPair, tmp_path: Path, name: str) -> Non
             lost.update(queue["lost"])
         assert set(+lost) <= {"refused", "tx_ring_full"}
         assert service.ask("status")["restarts"] == 0
+        wait_until(lambda: timed(service) == totals["rx"], "the time of all is counted")
         print(f"{name}: {sent} sent, {totals}, {kernel_drops(service)} dropped by the kernel before, {dict(+lost)}")
 
 

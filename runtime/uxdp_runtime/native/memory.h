@@ -15,6 +15,8 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+#define CACHE_LINE 64u
+
 /* What is seldom needed stays a function of its own. */
 #define UXDP_COLD static __attribute__((noinline, cold))
 

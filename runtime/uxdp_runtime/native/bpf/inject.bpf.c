@@ -15,7 +15,7 @@
  */
 #include "bpf.h"
 
-#define SLOTS 256	/* UXDP_PENDING */
+#define SLOTS 1024	/* UXDP_PENDING */
 #define SLOT_BYTES 3520 /* UXDP_SLOT_BYTES */
 #define MIN_FRAME_BYTES 14
 

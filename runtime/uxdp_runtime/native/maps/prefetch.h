@@ -15,7 +15,6 @@
 
 /* Half of what the second-level cache of the CPUs of today has, for the frames want some of it. */
 #define UXDP_CACHE_BYTES (256u << 10)
-#define CACHE_LINE 64u
 
 UXDP_HELPER void *uxdp_peek(const struct uxdp_map *map, const void *key)
 {

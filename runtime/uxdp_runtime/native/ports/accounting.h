@@ -7,15 +7,18 @@
 
 #include "port.h"
 
-/* n frames of a burst are disposed of: when it began and ended, CLOCK_MONOTONIC. */
-UXDP_INLINE void account(struct uxdp_queue_state *state, u64 start, u64 now, u32 n)
+/* n frames are disposed of, so long after their burst was received. */
+UXDP_INLINE void account_latency(struct uxdp_queue_state *state, u64 took, u32 n)
 {
-	u64 took = now - start;
 	u32 bucket = took ? 63 - __builtin_clzll(took) : 0;
 
-	state->busy_ns += took;
-	state->bursts++;
 	state->latency[bucket < UXDP_LATENCY_BUCKETS ? bucket : UXDP_LATENCY_BUCKETS - 1] += n;
+}
+
+/* Something was done with frames: when that began and ended, CLOCK_MONOTONIC. */
+UXDP_INLINE void account_work(struct uxdp_queue_state *state, u64 start, u64 now)
+{
+	state->busy_ns += now - start;
 	__atomic_store_n(&state->heartbeat_ns, now, __ATOMIC_RELAXED);
 }
 

@@ -5,8 +5,8 @@
  * then one system call injects them all: BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES runs a
  * program of ours on as many frames, and what it returns happens to them as if they had just been
  * received on the interface. That is the only way into the interface's own stack, and transmits at
- * a third of what the TX ring costs per frame; but a call costs 20 us, so a few frames go by the
- * ring.
+ * a third of what the TX ring costs per frame; but a call costs 20 us, as much as 200 frames more
+ * in it. So a few frames go by the ring, and where many come, they wait for some more.
  */
 #include "pieces.h"
 #include "recovery.h"
@@ -15,7 +15,23 @@
 /* Some dozen frames' time; beside UXDP_IDLE_MS it is nothing. */
 #define UXDP_SPIN_NS 30000ull
 #define UXDP_GATHER_NS 4000ull
+/* An injecting call that has fewer frames is dear, one that has more hardly cheaper for each. */
+#define UXDP_FEW_INJECTED 128u
+#define UXDP_MANY_INJECTED 512u
+/* What a call costs before its first frame, nearly: who waits so long in vain has lost no more. */
+#define UXDP_AWAIT_NS 16000ull
 #define UXDP_IDLE_TURNS (1u << 20) /* of a loop that never sleeps: some 100 ms, too */
+
+/*
+ * The kernel wrote the frame on another CPU. Most programs read its headers and write them, many
+ * put another in front, which is a line that this CPU may not have had for as long as there are
+ * chunks.
+ */
+UXDP_INLINE void fetch_frame(const u8 *data)
+{
+	__builtin_prefetch(data, 1);
+	__builtin_prefetch(data - CACHE_LINE, 1);
+}
 
 /*
  * Take up to a burst out of the RX ring, but no frame of several buffers; returns how many frames
@@ -43,6 +59,7 @@ static u32 receive(struct uxdp_queue *queue, struct uxdp_frame *frames, struct x
 			continue;
 		}
 		set_owner(queue, desc.addr, UXDP_CHUNK_USER);
+		fetch_frame(queue->umem + desc.addr);
 		chunk = (u64)queue->umem + queue->first_chunk +
 			(u64)chunk_of(queue, desc.addr) * queue->chunk_bytes;
 		frame->data = frame->data_meta = (u64)queue->umem + desc.addr;
@@ -146,6 +163,27 @@ static void wait_for_frames(struct uxdp_queue *queue)
 		check_interface(queue);
 }
 
+/*
+ * Whether the batch, with the RX ring empty, is to wait: at a rate at which many frames left the
+ * last time it is worth it, and soon over if there are no more. Below that rate nothing waits.
+ */
+UXDP_INLINE bool awaits_frames(const struct batch *batch, u64 now)
+{
+	return batch->last_n >= UXDP_FEW_INJECTED && batch->n < UXDP_MANY_INJECTED &&
+	       now - batch->newest_ns < UXDP_AWAIT_NS;
+}
+
+/* What has been done by now: frames that left waited since the first one's burst began. */
+static void account(struct uxdp_queue_state *state, const struct batch *batch, u64 start, u32 done,
+		    u32 left)
+{
+	u64 now = clock_ns(CLOCK_MONOTONIC);
+
+	account_latency(state, now - start, done);
+	account_latency(state, now - batch->oldest_ns, left);
+	account_work(state, start, now);
+}
+
 UXDP_INLINE bool goes_on(struct uxdp_queue *queue)
 {
 	u32 stop = __atomic_load_n(&queue->stop, __ATOMIC_ACQUIRE);
@@ -160,15 +198,19 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 	struct uxdp_frame frames[UXDP_RX_BURST] = {{0}};
 	struct xdp_desc received[UXDP_RX_BURST];
 	struct uxdp_rx_metadata metadata[UXDP_RX_BURST];
-	struct batch batch = {.n = 0};
+	struct batch batch;
 	u32 idle = 0;
 
+	batch.n = batch.transmits = batch.last_n = 0;
 	if (queue->transmitted)
 		queue->transmitted->thread = syscall(SYS_gettid);
 	while (goes_on(queue)) {
 		u64 start = clock_ns(CLOCK_MONOTONIC);
 		u32 n = receive(queue, frames, received);
+		u32 held = batch.n, done = 0, left = 0;
 
+		if (!held)
+			batch.oldest_ns = start;
 		if (n) {
 			if (unlikely(queue->asking))
 				describe_frames(queue, frames, metadata, n);
@@ -177,22 +219,39 @@ void uxdp_af_xdp_serve(struct uxdp_queue *queue)
 				if (dispose(queue, &batch, &frames[i], received[i].addr,
 					    received[i].len))
 					release_chunk(queue, received[i].addr);
+			done = n - (batch.n - held);
 		} else if (unlikely(begins_in_pieces(queue))) {
 			serve_in_pieces(queue, &batch, count_pieces(queue));
-			n = 1;
+			n = done = 1;
+			left = held;
 		}
-		if (batch.n && (n < UXDP_RX_BURST || batch.n > UXDP_PENDING - UXDP_RX_BURST))
+		if (n) {
+			batch.newest_ns = start;
+			queue->state->bursts++;
+		}
+		if (batch.n > UXDP_PENDING - UXDP_RX_BURST ||
+		    (batch.n && n < UXDP_RX_BURST && !awaits_frames(&batch, start))) {
+			left = batch.n;
 			flush(queue, &batch);
+		}
 		reclaim(queue);
 		provide_chunks(queue);
+		if (n || left)
+			account(queue->state, &batch, start, done, left);
 		if (n) {
-			account(queue->state, start, clock_ns(CLOCK_MONOTONIC), n);
 			if (n < UXDP_RX_BURST / 2 && !queue->busy_poll)
 				let_frames_gather();
 			continue;
 		}
 		if (timer_is_due(queue))
 			queue->run(frames, 0);
+		if (batch.n) {
+			if (queue->busy_poll)
+				poll_interface(queue);
+			else
+				let_frames_gather();
+			continue;
+		}
 		kick(queue);
 		__atomic_store_n(&queue->state->heartbeat_ns, start, __ATOMIC_RELAXED);
 		if (queue->busy_poll) {

@@ -21,6 +21,7 @@ static void flush(struct uxdp_queue *queue, struct batch *batch)
 		transmit_by_ring(queue, batch);
 	if (transmit || batch->n > batch->transmits)
 		inject(queue, batch, transmit);
+	batch->last_n = batch->n;
 	batch->n = batch->transmits = 0;
 }
 

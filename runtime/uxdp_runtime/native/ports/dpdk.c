@@ -199,10 +199,13 @@ UXDP_INLINE u32 serve_turn(struct uxdp_dpdk_queue *queue, struct work *work, str
 	u32 n = rte_eth_rx_burst(port->port_id, queue->queue_id, mbufs, UXDP_DPDK_BURST);
 
 	if (n) {
-		u64 start = ticks_ns(ticks);
+		u64 start = ticks_ns(ticks), now;
 
 		serve_burst(queue, work, mbufs, n);
-		account(queue->state, start, ticks_ns(ticks), n);
+		now = ticks_ns(ticks);
+		queue->state->bursts++;
+		account_latency(queue->state, now - start, n);
+		account_work(queue->state, start, now);
 	}
 	return n;
 }

@@ -32,11 +32,11 @@ static u32 inject_slots(struct uxdp_queue *queue, u32 n)
 /* The slots that are filled, and which of the batch's frames each is of. */
 struct injection {
 	u32 n;
-	u8 index[UXDP_PENDING];
+	u16 index[UXDP_PENDING];
 	bool is_copy[UXDP_PENDING]; /* one of several of a frame that was counted already */
 };
 
-_Static_assert(UXDP_PENDING <= 256, "an index is a byte");
+_Static_assert(UXDP_PENDING <= 1u << 16, "an index is 16 bits wide");
 
 /*
  * Frames that the driver refused, or that the injector could not make, were counted as sent; which

@@ -94,7 +94,7 @@ enum uxdp_stop {
 	UXDP_STOP_DRAINED, /* when the RX ring is empty */
 };
 
-#define UXDP_PENDING 256u /* slots of an injector: frames that wait to be injected, at most */
+#define UXDP_PENDING 1024u /* slots of an injector: frames that wait to be injected, at most */
 /* An odd number of cache lines, so that slots do not all fall into the same lines of a cache. */
 #define UXDP_SLOT_BYTES 3520u
 #define UXDP_SLOT_DATA_BYTES (UXDP_SLOT_BYTES - 16u)

@@ -89,15 +89,24 @@ static void reclaim(struct uxdp_queue *queue)
 		__atomic_store_n(ring->consumer, ring->cached_consumer, __ATOMIC_RELEASE);
 }
 
+/*
+ * Give the kernel chunks to receive into, as many as the RX ring has entries: with more it could
+ * not receive more, but it takes chunks in turn, and those that it has used long ago are in
+ * nobody's cache or TLB any more.
+ */
 static void provide_chunks(struct uxdp_queue *queue)
 {
 	struct uxdp_ring *ring = &queue->fill;
 	u64 *addrs = ring->descriptors;
-	u32 room, n;
+	u32 wanted = queue->rx.mask + 1;
+	u32 provided, room, n;
 
 	ring->cached_consumer = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
 	room = ring_room(ring);
-	n = queue->num_free < room ? queue->num_free : room;
+	provided = ring->cached_producer - ring->cached_consumer;
+	n = provided < wanted ? wanted - provided : 0;
+	n = n < room ? n : room;
+	n = n < queue->num_free ? n : queue->num_free;
 	if (!n)
 		return;
 	for (u32 i = 0; i < n; i++)

@@ -26,6 +26,9 @@ struct batch {
 	struct pending frames[UXDP_PENDING];
 	u32 n;
 	u32 transmits;
+	u32 last_n;    /* how many frames left at once the last time */
+	u64 oldest_ns; /* CLOCK_MONOTONIC: when the burst of the first frame began, */
+	u64 newest_ns; /* and of the last that was received, here or not */
 };
 
 UXDP_INLINE void count_verdict(struct uxdp_queue *queue, const struct pending *frame)
