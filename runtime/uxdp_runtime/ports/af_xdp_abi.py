@@ -54,6 +54,8 @@ class Queue(ctypes.Structure):
         ("tail_bytes", ctypes.c_uint32),
         ("num_maps", ctypes.c_uint32),
         ("sample_in", ctypes.c_uint32),
+        ("fill_calm", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
         ("samples", ctypes.c_uint64),
         ("maps", ctypes.c_uint64),
         ("whole", ctypes.c_uint64),

@@ -163,7 +163,8 @@ class AfXdpPort:
         return {}
 
     def enter(self) -> dict[str, Any]:
-        """Everything was made by the control process."""
+        """Everything was made by the control process, but not mapped by this one."""
+        self._opened.populate()
         return {}
 
     def confine(self) -> None:

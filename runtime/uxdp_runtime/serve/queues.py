@@ -147,6 +147,7 @@ class Queues:
         with ExitStack() as stack:
             per_node = Counter(plan.interface.numa_node for plan in plans)
             umems = {node: Umem(count * num_chunks * chunk_bytes, node) for node, count in per_node.items()}
+            self._umems = tuple(umems.values())
             self.has_huge_pages = all(umem.has_huge_pages for umem in umems.values())
             sizes = RingSizes(fill=_power_of_two(num_chunks), completion=_power_of_two(num_chunks))
             firsts: dict[int, XdpSocket] = {}  # by node: whom the others share its area with
@@ -184,6 +185,11 @@ class Queues:
     def close(self) -> None:
         """Close the sockets and injectors; the queues are free again some 25 ms later."""
         self._resources.close()
+
+    def populate(self) -> None:
+        """Map all memory of frames, in a process that will work with it."""
+        for umem in self._umems:
+            umem.populate()
 
     def descriptors(self) -> set[int]:
         """Return the descriptors that a data process must keep: with them, service goes on without anybody else."""

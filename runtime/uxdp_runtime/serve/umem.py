@@ -10,6 +10,7 @@ from ..errors import PortError, errno_text
 
 _MAP_HUGETLB: Final = 0x40000  # include/uapi/asm-generic/mman-common.h
 _HUGE_PAGE_BYTES: Final = 2 << 20
+_MADV_POPULATE_WRITE: Final = 23  # include/uapi/asm-generic/mman-common.h
 _MPOL_PREFERRED: Final = 1  # include/uapi/linux/mempolicy.h
 _SYS_MBIND: Final = {"x86_64": 237, "aarch64": 235}
 _NODE_BITS: Final = 64
@@ -38,6 +39,16 @@ class Umem:
         offset = self._taken_bytes
         self._taken_bytes += size_bytes
         return offset
+
+    def populate(self) -> None:
+        """Map all of it into this process at once; a fork leaves that to the first use of each page."""
+        try:
+            self._memory.madvise(_MADV_POPULATE_WRITE)
+        except OSError as cause:
+            if cause.errno != errno.EINVAL:  # a kernel before 5.14: frames do it one by one
+                raise PortError(
+                    cause.errno or errno.ENOMEM, f"map it: {errno_text(cause.errno or errno.ENOMEM)}", context="UMEM"
+                ) from cause
 
     def _prefer(self, node: int) -> None:
         number = _SYS_MBIND.get(platform.machine())

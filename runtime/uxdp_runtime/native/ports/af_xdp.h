@@ -75,7 +75,9 @@ struct uxdp_queue {
 	u32 stop;	/* enum uxdp_stop */
 	u32 tail_bytes; /* at the end of a chunk that frames may not grow into */
 	u32 num_maps;
-	u32 sample_in;		      /* frames until the next sample */
+	u32 sample_in; /* frames until the next sample */
+	u32 fill_calm; /* bursts since the kernel was left with few chunks */
+	u32 zero;
 	struct uxdp_samples *samples; /* NULL: none are taken */
 	const struct uxdp_map *maps;  /* the program's, by id: where broadcasts go */
 	u8 *whole; /* UXDP_WHOLE_BYTES; NULL: the program takes no frames of several buffers */

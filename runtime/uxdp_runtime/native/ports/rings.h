@@ -9,6 +9,7 @@
 #include "af_xdp.h"
 
 #define NO_CHUNK UINT64_MAX
+#define UXDP_FILL_CALM 8192u /* bursts: a tenth of a second of a busy queue */
 
 UXDP_INLINE u32 chunk_of(const struct uxdp_queue *queue, u64 addr)
 {
@@ -90,21 +91,32 @@ static void reclaim(struct uxdp_queue *queue)
 }
 
 /*
- * Give the kernel chunks to receive into, as many as the RX ring has entries: with more it could
- * not receive more, but it takes chunks in turn, and those that it has used long ago are in
- * nobody's cache or TLB any more.
+ * How many chunks the kernel is to have to receive into. It takes them in turn, and those that it
+ * used long ago are in nobody's cache or TLB any more: so half as many as the RX ring has entries,
+ * but as many, which is all that it can use, once it was left with few.
  */
+UXDP_INLINE u32 fill_level(struct uxdp_queue *queue, u32 left)
+{
+	u32 most = queue->rx.mask + 1;
+
+	if (unlikely(left < most / 8))
+		queue->fill_calm = 0;
+	else if (queue->fill_calm < UXDP_FILL_CALM)
+		queue->fill_calm++;
+	return queue->fill_calm < UXDP_FILL_CALM ? most : most / 2;
+}
+
 static void provide_chunks(struct uxdp_queue *queue)
 {
 	struct uxdp_ring *ring = &queue->fill;
 	u64 *addrs = ring->descriptors;
-	u32 wanted = queue->rx.mask + 1;
-	u32 provided, room, n;
+	u32 room, left, wanted, n;
 
 	ring->cached_consumer = __atomic_load_n(ring->consumer, __ATOMIC_ACQUIRE);
 	room = ring_room(ring);
-	provided = ring->cached_producer - ring->cached_consumer;
-	n = provided < wanted ? wanted - provided : 0;
+	left = ring->cached_producer - ring->cached_consumer;
+	wanted = fill_level(queue, left);
+	n = left < wanted ? wanted - left : 0;
 	n = n < room ? n : room;
 	n = n < queue->num_free ? n : queue->num_free;
 	if (!n)
