@@ -223,7 +223,8 @@ def promises(rounds: dict[str, list[float]], program: dict[str, list[float]], st
         served = [1e3 / a - 1e3 / b for a, b in zip(rounds[slow], rounds[fast], strict=True)]
         alone = [a - b for a, b in zip(program["load_balancer"], program["l2_swap"], strict=True)]
         share = statistics.median(a / b for a, b in zip(served, alone, strict=True))
-        text = f"load_balancer over l2_swap: as uxdp bench has it, {statistics.median(alone):.1f} ns, within {PORT_COST:.0%}"
+        benched = f"{statistics.median(alone):.1f} ns"
+        text = f"load_balancer over l2_swap: as uxdp bench has it, {benched}, within {PORT_COST:.0%}"
         kept.append((text, f"{statistics.median(served):.1f} ns, {share:.2f} times", abs(share - 1) <= PORT_COST))
     if start_seconds:
         text = f"start to first frame <= {MAX_START_SECONDS} s"

@@ -4,8 +4,6 @@ import ctypes
 from typing import Final
 
 RX_BURST: Final = 64  # UXDP_RX_BURST
-PENDING: Final = 1024  # UXDP_PENDING: slots of the injector
-SLOT_BYTES: Final = 3520  # UXDP_SLOT_BYTES
 INJECTED_BYTES: Final = 3400  # UXDP_INJECTED_BYTES: the longest frame that can be passed or redirected
 WHOLE_BYTES: Final = 0x12000  # UXDP_WHOLE_BYTES: where a frame of several buffers is put together
 TX_METHODS: Final = ("auto", "ring", "live")  # enum uxdp_tx_method

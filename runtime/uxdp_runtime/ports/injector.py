@@ -79,7 +79,7 @@ class Injector:
 
     @property
     def cursor_address(self) -> int:
-        """The address of the word that counts the slots taken."""
+        """The address of the injector's struct uxdp_cursor."""
         return _address(self._cursor)
 
     @property

@@ -11,28 +11,23 @@
  * A driver may refuse frames: a veth does whose peer has no NAPI. The kernel tells nobody but its
  * tracepoints, where "transmitted" and "refused" count what became of the frames of one thread.
  *
- * References: net/bpf/test_run.c, xdp_test_run_batch(); struct uxdp_slot, native/ports/port.h
+ * References: net/bpf/test_run.c, xdp_test_run_batch(); struct uxdp_slot, native/slots.h
  */
 #include "bpf.h"
+#include "../slots.h"
 
-#define SLOTS 1024	/* UXDP_PENDING */
-#define SLOT_BYTES 3520 /* UXDP_SLOT_BYTES */
 #define MIN_FRAME_BYTES 14
 
-struct slot {
-	__u32 len;
-	__u32 action;
-	__u32 ifindex;
-	__u32 zero;
-	__u8 data[SLOT_BYTES - 16];
+struct slots {
+	__u8 bytes[UXDP_SLOTS_BYTES];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, SLOTS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct slot);
+	__type(value, struct slots);
 } slots SEC(".maps");
 
 struct {
@@ -40,7 +35,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct uxdp_cursor);
 } cursor SEC(".maps");
 
 struct {
@@ -53,24 +48,16 @@ struct {
 /* Whether the interface's own program is a generic one. */
 const volatile __u32 is_generic = 0;
 
-/* Mapped by the thread that injects: struct uxdp_transmitted, native/ports/port.h. */
-struct transmitted {
-	__u32 thread;
-	__u32 zero;
-	__u64 taken;
-	__u64 refused;
-	__u64 failed;
-};
-
+/* Mapped by the thread that injects. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct transmitted);
+	__type(value, struct uxdp_transmitted);
 } transmissions SEC(".maps");
 
-static inline __attribute__((always_inline)) int take(struct xdp_md *ctx, struct slot *slot)
+static inline __attribute__((always_inline)) int take(struct xdp_md *ctx, struct uxdp_slot *slot)
 {
 	__u32 len = slot->len;
 	long change;
@@ -86,18 +73,24 @@ static inline __attribute__((always_inline)) int take(struct xdp_md *ctx, struct
 SEC("xdp")
 int inject(struct xdp_md *ctx)
 {
-	__u32 zero = 0, number;
-	__u32 *next = bpf_map_lookup_elem(&cursor, &zero);
-	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
-	struct slot *slot;
+	__u32 zero = 0, at;
+	struct uxdp_cursor *next = bpf_map_lookup_elem(&cursor, &zero);
+	struct uxdp_transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+	struct slots *all = bpf_map_lookup_elem(&slots, &zero);
+	struct uxdp_slot *slot;
 	__u64 *passing;
 
-	if (!next || !counts)
+	if (!next || !counts || !all)
 		return XDP_ABORTED;
-	number = *next;
-	*next = number + 1;
-	slot = bpf_map_lookup_elem(&slots, &number);
-	if (!slot || take(ctx, slot)) {
+	next->taken++;
+	at = next->at;
+	if (at > UXDP_SLOTS_BYTES - UXDP_SLOT_BYTES) {
+		counts->failed++;
+		return XDP_ABORTED;
+	}
+	slot = (struct uxdp_slot *)(all->bytes + at);
+	next->at = at + UXDP_SLOT_STEP(slot->len);
+	if (take(ctx, slot)) {
 		counts->failed++;
 		return XDP_ABORTED;
 	}
@@ -116,7 +109,7 @@ SEC("raw_tp/xdp_devmap_xmit")
 int transmitted(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 zero = 0;
-	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+	struct uxdp_transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
 
 	if (counts && (__u32)bpf_get_current_pid_tgid() == counts->thread) {
 		counts->taken += (__u32)ctx->args[2];
@@ -130,7 +123,7 @@ SEC("raw_tp/xdp_redirect_err")
 int refused(void)
 {
 	__u32 zero = 0;
-	struct transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
+	struct uxdp_transmitted *counts = bpf_map_lookup_elem(&transmissions, &zero);
 
 	if (counts && (__u32)bpf_get_current_pid_tgid() == counts->thread)
 		counts->refused++;

@@ -65,8 +65,8 @@ struct uxdp_queue {
 	s32 fd;				      /* the AF_XDP socket */
 	s32 wake_fd;			      /* readable when stop was set */
 	s32 inject_fd;			      /* the injector program; -1: there is none */
-	struct uxdp_slot *slots;	      /* UXDP_PENDING of them */
-	u32 *cursor;			      /* which slot the injector takes next */
+	u8 *slots;			      /* UXDP_SLOTS_BYTES */
+	struct uxdp_cursor *cursor;	      /* of the injector */
 	struct uxdp_transmitted *transmitted; /* NULL: nobody counts */
 	u32 ifindex;
 	u32 queue_id;

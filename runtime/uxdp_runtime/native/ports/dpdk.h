@@ -126,13 +126,13 @@ struct uxdp_dpdk_queue {
 	u32 sample_in;
 	u32 stop; /* enum uxdp_stop */
 	u32 tail_bytes;
-	u32 power;		 /* enum uxdp_power */
-	u32 wants_metadata;	 /* the program asks for what hardware knows of frames */
-	s32 stack_fd;		 /* a TAP queue, into the kernel's stack; -1: there is none */
-	s32 inject_fd;		 /* the injector program, the other way there; -1: there is none */
-	s32 wake_fd;		 /* readable when stop was set */
-	struct uxdp_slot *slots; /* UXDP_PENDING of them, if there is an injector */
-	u32 *cursor;		 /* which slot the injector takes next */
+	u32 power;	    /* enum uxdp_power */
+	u32 wants_metadata; /* the program asks for what hardware knows of frames */
+	s32 stack_fd;	    /* a TAP queue, into the kernel's stack; -1: there is none */
+	s32 inject_fd;	    /* the injector program, the other way there; -1: there is none */
+	s32 wake_fd;	    /* readable when stop was set */
+	u8 *slots;	    /* UXDP_SLOTS_BYTES, if there is an injector */
+	struct uxdp_cursor *cursor;
 	struct uxdp_transmitted *injected; /* what became of what was injected */
 };
 

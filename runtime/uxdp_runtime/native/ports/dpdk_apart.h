@@ -114,7 +114,7 @@ static void serve_whole(struct uxdp_dpdk_queue *queue, struct output *out, struc
 		break;
 	case XDP_PASS:
 		pass_frame(queue, &out->passing, &frame, len);
-		if (out->passing.n)
+		if (out->passing.filled.n)
 			inject_passing(queue, &out->passing);
 		break;
 	default:

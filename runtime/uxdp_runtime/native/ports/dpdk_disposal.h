@@ -238,7 +238,7 @@ UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, stru
 	}
 	if (unlikely(out->ports_used))
 		send_redirected(queue, out);
-	if (unlikely(out->passing.n))
+	if (unlikely(out->passing.filled.n))
 		inject_passing(queue, &out->passing);
 	/* Their refcnt is 1 and they have no next: what rte_pktmbuf_free would look at. */
 	if (num_freed)

@@ -23,7 +23,7 @@ UXDP_INLINE void lose(struct uxdp_dpdk_queue *queue, enum uxdp_loss loss)
 
 /* Frames in the injector's slots. */
 struct passing {
-	u32 n;
+	struct filled filled;
 	u32 rx_bytes[UXDP_PENDING];
 };
 
@@ -56,19 +56,21 @@ static u32 inject_slots(struct uxdp_dpdk_queue *queue, u32 n)
 
 UXDP_COLD void inject_passing(struct uxdp_dpdk_queue *queue, struct passing *passing)
 {
-	u32 done = inject_slots(queue, passing->n);
+	u32 done = inject_slots(queue, passing->filled.n);
 
-	for (u32 i = 0; i < passing->n; i++)
+	for (u32 i = 0; i < passing->filled.n; i++)
 		if (i < done)
 			count_verdict(queue, XDP_PASS, passing->rx_bytes[i]);
 		else
 			lose(queue, UXDP_LOSS_INJECT_FAILED);
-	passing->n = 0;
+	passing->filled = (struct filled){0};
 }
 
-static void fill_slot(struct uxdp_slot *slot, const void *data, u32 len)
+static void fill_slot(struct uxdp_dpdk_queue *queue, struct filled *filled, const void *data,
+		      u32 len)
 {
-	slot->len = len;
+	struct uxdp_slot *slot = take_slot(queue->slots, filled, len);
+
 	slot->action = XDP_PASS;
 	memcpy(slot->data, data, len);
 }
@@ -83,9 +85,9 @@ UXDP_COLD void pass_frame(struct uxdp_dpdk_queue *queue, struct passing *passing
 			lose(queue, UXDP_LOSS_TOO_LONG);
 			return;
 		}
-		fill_slot(&queue->slots[passing->n], (const void *)frame->data, len);
-		passing->rx_bytes[passing->n++] = rx_bytes;
-		if (passing->n == UXDP_PENDING)
+		passing->rx_bytes[passing->filled.n] = rx_bytes;
+		fill_slot(queue, &passing->filled, (const void *)frame->data, len);
+		if (!has_room(&passing->filled))
 			inject_passing(queue, passing);
 	} else if (queue->stack_fd < 0) {
 		lose(queue, UXDP_LOSS_NO_STACK);
@@ -99,7 +101,8 @@ UXDP_COLD void pass_frame(struct uxdp_dpdk_queue *queue, struct passing *passing
 /* Pass frames that other workers sent here by a cpumap. */
 static void pass_mbufs(struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n)
 {
-	u32 filled = 0, lost = 0;
+	struct filled filled = {0};
+	u32 lost = 0;
 
 	for (u32 i = 0; i < n; i++) {
 		struct rte_mbuf *mbuf = mbufs[i];
@@ -109,13 +112,13 @@ static void pass_mbufs(struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u
 			data = queue->whole ? rte_pktmbuf_read(mbuf, 0, mbuf->pkt_len, queue->whole)
 					    : NULL;
 		if (data && queue->inject_fd >= 0 && mbuf->pkt_len <= UXDP_INJECTED_BYTES)
-			fill_slot(&queue->slots[filled++], data, mbuf->pkt_len);
+			fill_slot(queue, &filled, data, mbuf->pkt_len);
 		else if (!data || queue->inject_fd >= 0 || queue->stack_fd < 0 ||
 			 !pass_bytes(queue->stack_fd, data, mbuf->pkt_len))
 			lost++;
 	}
-	if (filled)
-		lost += filled - inject_slots(queue, filled);
+	if (filled.n)
+		lost += filled.n - inject_slots(queue, filled.n);
 	queue->state->cpumap_lost += lost;
 }
 

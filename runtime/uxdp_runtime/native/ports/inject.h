@@ -31,7 +31,7 @@ static u32 inject_slots(struct uxdp_queue *queue, u32 n)
 
 /* The slots that are filled, and which of the batch's frames each is of. */
 struct injection {
-	u32 n;
+	struct filled filled;
 	u16 index[UXDP_PENDING];
 	bool is_copy[UXDP_PENDING]; /* one of several of a frame that was counted already */
 };
@@ -45,7 +45,7 @@ _Static_assert(UXDP_PENDING <= 1u << 16, "an index is 16 bits wide");
 static void account_refused(struct uxdp_queue *queue, const struct batch *batch,
 			    const struct injection *injection, u64 refused, enum uxdp_loss loss)
 {
-	for (u32 i = 0; i < injection->n && unlikely(refused); i++) {
+	for (u32 i = 0; i < injection->filled.n && unlikely(refused); i++) {
 		const struct pending *frame = &batch->frames[injection->index[i]];
 
 		if (frame->target.action == XDP_PASS && loss == UXDP_LOSS_REFUSED)
@@ -69,12 +69,12 @@ static void inject_filled(struct uxdp_queue *queue, const struct batch *batch,
 	struct uxdp_transmitted before = {0}, after = {0};
 	u32 done;
 
-	if (!injection->n)
+	if (!injection->filled.n)
 		return;
 	if (queue->transmitted)
 		before = *(volatile struct uxdp_transmitted *)queue->transmitted;
-	done = queue->inject_fd >= 0 ? inject_slots(queue, injection->n) : 0;
-	for (u32 i = 0; i < injection->n; i++) {
+	done = queue->inject_fd >= 0 ? inject_slots(queue, injection->filled.n) : 0;
+	for (u32 i = 0; i < injection->filled.n; i++) {
 		const struct pending *frame = &batch->frames[injection->index[i]];
 
 		if (injection->is_copy[i]) {
@@ -88,7 +88,7 @@ static void inject_filled(struct uxdp_queue *queue, const struct batch *batch,
 	}
 	if (queue->transmitted)
 		after = *(volatile struct uxdp_transmitted *)queue->transmitted;
-	injection->n = injection->n < done ? injection->n : done;
+	injection->filled.n = injection->filled.n < done ? injection->filled.n : done;
 	if (after.refused != before.refused) {
 		if (after.taken == before.taken && queue->tx_method == UXDP_TX_AUTO)
 			queue->state->injection_refused = 1;
@@ -97,7 +97,7 @@ static void inject_filled(struct uxdp_queue *queue, const struct batch *batch,
 	}
 	account_refused(queue, batch, injection, after.failed - before.failed,
 			UXDP_LOSS_INJECT_FAILED);
-	injection->n = 0;
+	injection->filled = (struct filled){0};
 }
 
 static void fill_slot(struct uxdp_queue *queue, const struct batch *batch,
@@ -106,15 +106,14 @@ static void fill_slot(struct uxdp_queue *queue, const struct batch *batch,
 	const struct pending *frame = &batch->frames[index];
 	struct uxdp_slot *slot;
 
-	if (unlikely(injection->n == UXDP_PENDING))
+	if (unlikely(!has_room(&injection->filled)))
 		inject_filled(queue, batch, injection);
-	slot = &queue->slots[injection->n];
-	slot->len = frame->len;
+	injection->index[injection->filled.n] = index;
+	injection->is_copy[injection->filled.n] = is_copy;
+	slot = take_slot(queue->slots, &injection->filled, frame->len);
 	slot->action = frame->target.action;
 	slot->ifindex = ifindex;
 	__builtin_memcpy(slot->data, frame->data, frame->len);
-	injection->index[injection->n] = index;
-	injection->is_copy[injection->n++] = is_copy;
 }
 
 static void fill_slots_of_broadcast(struct uxdp_queue *queue, const struct batch *batch,
@@ -136,7 +135,7 @@ static void inject(struct uxdp_queue *queue, struct batch *batch, bool transmit)
 {
 	struct injection injection;
 
-	injection.n = 0;
+	injection.filled = (struct filled){0};
 	for (u32 i = 0; i < batch->n; i++) {
 		const struct pending *frame = &batch->frames[i];
 
@@ -159,7 +158,7 @@ static void inject(struct uxdp_queue *queue, struct batch *batch, bool transmit)
  */
 static void try_injection(struct uxdp_queue *queue, struct batch *batch)
 {
-	struct injection injection = {.n = 0};
+	struct injection injection = {.filled = {0}};
 	u64 taken = queue->transmitted ? queue->transmitted->taken : 0;
 	u32 first = 0;
 

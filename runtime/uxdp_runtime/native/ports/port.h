@@ -12,6 +12,7 @@
 #define UXDP_PORTS_PORT_H
 
 #include "../memory.h"
+#include "../slots.h"
 
 #define UXDP_LATENCY_BUCKETS 32u /* of powers of two, in ns */
 
@@ -94,31 +95,9 @@ enum uxdp_stop {
 	UXDP_STOP_DRAINED, /* when the RX ring is empty */
 };
 
-#define UXDP_PENDING 1024u /* slots of an injector: frames that wait to be injected, at most */
-/* An odd number of cache lines, so that slots do not all fall into the same lines of a cache. */
-#define UXDP_SLOT_BYTES 3520u
-#define UXDP_SLOT_DATA_BYTES (UXDP_SLOT_BYTES - 16u)
 /* The longest frame that an injecting call takes: a page without headroom, struct skb_shared_info
  * and what the call notes of the frame (struct xdp_page_head, net/bpf/test_run.c). */
 #define UXDP_INJECTED_BYTES 3400u
-
-/* What the injector program makes a frame of: native/bpf/inject.bpf.c. */
-struct uxdp_slot {
-	u32 len;
-	u32 action;  /* XDP_PASS, XDP_TX or XDP_REDIRECT */
-	u32 ifindex; /* of XDP_REDIRECT */
-	u32 zero;
-	u8 data[UXDP_SLOT_DATA_BYTES];
-};
-
-/* What became of injected frames that leave by an interface: native/bpf/inject.bpf.c. */
-struct uxdp_transmitted {
-	u32 thread; /* whose frames are counted: gettid() */
-	u32 zero;
-	u64 taken;
-	u64 refused;
-	u64 failed; /* the injector itself could not make a frame of the slot */
-};
 
 /* Where a redirected frame goes, see targets.h. */
 struct uxdp_target {
