@@ -11,7 +11,8 @@ import pytest
 
 from uxdp_runtime.frames import verdict_capture
 from uxdp_runtime.frames.capture import CaptureError, CaptureReader
-from uxdp_runtime.frames.verdict_capture import JudgedFrame, VerdictCapture
+from uxdp_runtime.frames.judged_frame import JudgedFrame
+from uxdp_runtime.frames.verdict_capture import VerdictCapture
 from uxdp_runtime.ports.port_abi import SAMPLE_BYTES, SAMPLES
 from uxdp_runtime.serve.sample_ring import SampleRing
 from uxdp_runtime.serve.sampling import Sampler

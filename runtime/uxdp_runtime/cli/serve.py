@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..ports.dpdk import DpdkDevice
+    from ..serve.live_table import LiveTable
+    from ..serve.metrics import MetricsEndpoint
+    from ..serve.options import ServeOptions
+    from ..serve.sampling import Sampler
 
 
 @click.command()
@@ -131,12 +135,9 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
     from ..ports.attachment import Fallback
     from ..serve.events import report
     from ..serve.kernel_service import KernelService
-    from ..serve.live_table import LiveTable
-    from ..serve.metrics import MetricsEndpoint
     from ..serve.operation import Operation
     from ..serve.options import ServeOptions, parse_ranges
     from ..serve.perf_map import PerfMap
-    from ..serve.sampling import Sampler
     from ..serve.service import Service
     from ..serve.service_manager import ServiceManager
 
@@ -179,9 +180,9 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
         kind = KernelService if options.mode == "kernel" else Service
         with (
             ServiceManager.from_environment(os.environ) or nullcontext() as manager,
-            MetricsEndpoint(flags["metrics"]) if flags["metrics"] else nullcontext() as metrics,
-            LiveTable(console) if console is not None else nullcontext() as table,
-            Sampler(sample_file, options.port_names()) if sample_every else nullcontext() as sampler,
+            _metrics(flags["metrics"]) as metrics,
+            _live_table(console) as table,
+            _sampler(sample_every, sample_file, options) as sampler,
             kind(bound, options, again) as service,
         ):
             if isinstance(service, Service) and not flags["log_json"]:
@@ -189,6 +190,33 @@ def _serve(bundle: str | None, flags: Mapping[str, Any], console: "Console | Non
             perf_map = PerfMap() if options.perf_map else None
             with Operation(service, table=table, metrics=metrics, manager=manager, sampler=sampler, perf_map=perf_map):
                 service.run()
+
+
+# What most services go without is not imported: a service begins sooner.
+
+
+def _metrics(address: str | None) -> "AbstractContextManager[MetricsEndpoint | None]":
+    if not address:
+        return nullcontext()
+    from ..serve.metrics import MetricsEndpoint
+
+    return MetricsEndpoint(address)
+
+
+def _live_table(console: "Console | None") -> "AbstractContextManager[LiveTable | None]":
+    if console is None:
+        return nullcontext()
+    from ..serve.live_table import LiveTable
+
+    return LiveTable(console)
+
+
+def _sampler(every: int, path: str, options: "ServeOptions") -> "AbstractContextManager[Sampler | None]":
+    if not every:
+        return nullcontext()
+    from ..serve.sampling import Sampler
+
+    return Sampler(path, options.port_names())
 
 
 def _devices(flags: Mapping[str, Any]) -> "tuple[DpdkDevice, ...]":

@@ -13,13 +13,13 @@ import os
 import struct
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import dpkt.pcapng
 
 from .capture import LINKTYPE_ETHERNET, MAX_PACKET_BYTES, CaptureError
+from .judged_frame import JudgedFrame
 
 _OPTION_COMMENT, _OPTION_IF_NAME, _OPTION_EPB_QUEUE, _OPTION_EPB_VERDICT = 1, 2, 6, 7
 _NANOSECOND_RESOLUTION: Final = b"\x09"  # if_tsresol: 10**-9
@@ -30,18 +30,6 @@ _Option: Final = dpkt.pcapng.PcapngOptionLE if _IS_LITTLE else dpkt.pcapng.Pcapn
 _Section: Final = dpkt.pcapng.SectionHeaderBlockLE if _IS_LITTLE else dpkt.pcapng.SectionHeaderBlock
 _Interface: Final = dpkt.pcapng.InterfaceDescriptionBlockLE if _IS_LITTLE else dpkt.pcapng.InterfaceDescriptionBlock
 _Packet: Final = dpkt.pcapng.EnhancedPacketBlockLE if _IS_LITTLE else dpkt.pcapng.EnhancedPacketBlock
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedFrame:
-    """A frame and its verdict. ``data`` may be its beginning; ``len_bytes`` is all of it."""
-
-    interface: int  # its place among the file's
-    queue_id: int
-    timestamp_ns: int
-    verdict: int
-    data: bytes
-    len_bytes: int
 
 
 class VerdictCapture:

@@ -4,25 +4,29 @@ All of it happens in the service's event loop, a few times a second. None of it 
 reported once, and not done any more.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from uxdp_bundle.errors import UxdpError
 
 from ..compile.loader import Function
 from . import events
 from .kernel_service import KernelService
-from .live_table import LiveTable
-from .metrics import MetricsEndpoint
 from .perf_map import PerfMap
 from .ports_library import ports_library
 from .rates import rates
-from .sampling import Sampler
 from .service import Service
 from .service_manager import ServiceManager
+
+if TYPE_CHECKING:
+    from .live_table import LiveTable
+    from .metrics import MetricsEndpoint
+    from .sampling import Sampler
 
 _REFRESH_SECONDS: Final = 1.0
 _STATUS_SECONDS: Final = 5.0

@@ -8,7 +8,7 @@ import ctypes
 import mmap
 from typing import Final
 
-from ..frames.verdict_capture import JudgedFrame
+from ..frames.judged_frame import JudgedFrame
 from ..ports.port_abi import SAMPLES, Sample, Samples
 from .ports_library import ports_library
 
