@@ -111,6 +111,7 @@ def main() -> int:
 def isolate(folder: Path) -> None:
     """Be a user whose keys, trust, cache and sockets lie in ``folder``."""
     user = IsolatedUser(folder, folder / "etc", folder / "state")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installed has its bytecode
     os.environ |= {
         "HOME": str(user.home),
         "UXDP_SYSTEM_CONFIG": str(user.system_config),

@@ -443,3 +443,13 @@ def test_command_imports_nothing_that_it_does_not_need(command, bundle):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_service_imports_nothing_that_it_does_not_need():
+    code = (
+        "import sys\nimport uxdp_runtime.cli.serve\n"
+        "import uxdp_runtime.serve.kernel_service, uxdp_runtime.serve.operation, uxdp_runtime.serve.service\n"
+        "print([n for n in ('llvmlite', 'rich', 'dpkt', 'prometheus_client') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

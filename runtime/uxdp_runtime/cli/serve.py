@@ -248,8 +248,11 @@ def _terminal(*, log_json: bool) -> "Console | None":
 
 def _log_events(console: "Console | None", *, as_json: bool) -> None:
     from ..serve.events import JsonFormatter, LineFormatter
-    from ..serve.live_table import ConsoleHandler
 
-    handler = logging.StreamHandler(sys.stderr) if console is None else ConsoleHandler(console)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if console is not None:
+        from ..serve.live_table import ConsoleHandler
+
+        handler = ConsoleHandler(console)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
