@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.isolated_user import isolate
 from tests.privileged.bpftool_run import Load, Program, with_constants
+from tests.serving import run_folder
+from tests.serving_dpdk import namespace
 from tests.veth import veth_pair
 from uxdp_bundle.errors import UxdpError
 from uxdp_runtime.compile.cache import cache_directory
 from uxdp_runtime.compile.dpdk_glue import dpdk_glue
 from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
+from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -95,6 +99,20 @@ def dpdk(kernel: None) -> None:
     if "dpdk" in os.environ.get("UXDP_REQUIRE", "").split(","):
         pytest.fail(f"UXDP_REQUIRE=dpdk: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Be a user with keys, trust, cache and control sockets of the test's own."""
+    isolate(monkeypatch, tmp_path)
+    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
+
+
+@pytest.fixture
+def where() -> Iterator[str]:
+    """A network namespace of the test's own."""
+    with namespace() as name:
+        yield name
 
 
 @pytest.fixture

@@ -17,13 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.isolated_user import isolate
-from tests.serving import end_service, packet_socket, run_folder, send_all, serving, wait_until
+from tests.serving import end_service, packet_socket, send_all, serving, wait_until
 from tests.veth import HOST_MAC, PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.cli import main
 from uxdp_runtime.frames.capture import CaptureReader
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
@@ -32,12 +30,6 @@ FRAMES = [
     bytes.fromhex((HOST_MAC + PEER_MAC).replace(":", "")) + b"\x88\xb5" + number.to_bytes(4, "big") + bytes(60)
     for number in range(1000)
 ]
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture

@@ -10,22 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
-from tests.serving import packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import packet_socket, received, send_all, serving, wait_until
 from tests.veth import HOST_ADDRESS, HOST_MAC, PEER_ADDRESS, PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.frames import headers as h
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture

@@ -14,15 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.bound_bundles import bound_image
-from tests.isolated_user import isolate
 from tests.privileged.test_serve import EXAMPLES, example, udp_frame
-from tests.serving import RunningService, packet_socket, run_folder, send_all, serving, wait_until
+from tests.serving import RunningService, packet_socket, send_all, serving, wait_until
 from tests.veth import VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.frames.generate import generate
 from uxdp_runtime.ports.af_xdp_abi import Ring
 from uxdp_runtime.ports.port_abi import QueueState
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.serve.options import ServeOptions
 from uxdp_runtime.serve.queues import XskQueue
 from uxdp_runtime.serve.service import Service
@@ -35,12 +33,6 @@ USER, FILL, TX = range(3)  # enum uxdp_chunk_owner
 CHUNK_BYTES = 4096
 # What the kernel may have taken out of the fill ring and not yet used: a frame's worth (xp_alloc).
 KERNEL_HOLDS = 2
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture

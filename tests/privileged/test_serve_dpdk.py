@@ -4,18 +4,15 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
-from tests.serving import received, run_folder, send_all, wait_until
+from tests.serving import received, send_all, wait_until
 from tests.serving_dpdk import (
     captures,
     check_accounts,
-    namespace,
     packet_socket_in,
     ports,
     serving_dpdk,
@@ -25,25 +22,12 @@ from tests.veth import HOST_MAC, PEER_MAC
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.frames import headers as h
 from uxdp_runtime.frames.capture import read_capture
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "user")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CASES = Path(__file__).parents[1] / "cases" / "serve"
 VERDICTS = ("aborted", "drop", "pass", "tx", "redirect")
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
-
-
-@pytest.fixture
-def where() -> Iterator[str]:
-    with namespace() as name:
-        yield name
 
 
 @cache

@@ -1,5 +1,6 @@
 """uxdp serve on DPDK's devices: rings, veth by AF_XDP, TAPs; several queues, huge pages, frames of several mbufs."""
 
+import os
 import re
 import subprocess
 import time
@@ -9,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve_dpdk import bundle, udp_frame
 from tests.privileged.test_serve_verdicts import CASES, PASS, TX, order
-from tests.serving import packet_socket, received, run_folder, send_all, wait_until
+from tests.serving import packet_socket, received, send_all, wait_until
 from tests.serving_dpdk import (
     captures,
     check_accounts,
     cpu_seconds,
-    namespace,
     packet_socket_in,
     ports,
     serving_dpdk,
@@ -25,7 +24,6 @@ from tests.serving_dpdk import (
 )
 from tests.veth import veth_pair
 from uxdp_cc.build import BuildRequest, build
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "user")]
 
@@ -52,18 +50,6 @@ int counter(struct xdp_md *ctx)
 }
 char _license[] SEC("license") = "Dual MIT/GPL";
 """
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
-
-
-@pytest.fixture
-def where() -> Iterator[str]:
-    with namespace() as name:
-        yield name
 
 
 def compiled(text: str, name: str, folder: Path) -> Path:
@@ -106,6 +92,8 @@ def huge_pages(count: int) -> Iterator[None]:
     HUGE_PAGES.write_text(str(count))
     try:
         if int(HUGE_PAGES.read_text()) < count:
+            if "dpdk" in os.environ.get("UXDP_REQUIRE", "").split(","):
+                pytest.fail("UXDP_REQUIRE=dpdk: the kernel has no room for huge pages")
             pytest.skip("the kernel has no room for huge pages")
         yield
     finally:

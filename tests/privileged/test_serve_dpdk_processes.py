@@ -6,24 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve_handover import is_gone
-from tests.serving import RunningService, packet_socket, received, run_folder, send_all, wait_until
+from tests.serving import RunningService, packet_socket, received, send_all, wait_until
 from tests.serving_dpdk import check_accounts, serving_dpdk, stop_and_count
 from tests.serving_state import Answer, answer, is_answer, question, state_bundle
 from tests.veth import VethPair, veth_pair
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
-pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "afxdp")]
+pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "afxdp", "user")]
 
 VDEV = "net_af_packet0,iface=veth0"
 ARGUMENTS = ("--program", "state", "--pass", "none", "--power", "pause", "--set", 'flows:10.0.0.1={"frames": 0}')
-
-
-@pytest.fixture(autouse=True)
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 def ask_program(pair: VethPair) -> Answer:

@@ -1,33 +1,17 @@
 """What uxdp serve on DPDK refuses: one error that says what to do, its exit code, and nothing left behind."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve_dpdk import bundle
-from tests.serving import run_folder
-from tests.serving_dpdk import namespace, refused, serving_dpdk, stop_and_count
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
+from tests.serving_dpdk import refused, serving_dpdk, stop_and_count
 
 pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "user")]
 
 USAGE, NOT_SERVED = 2, 10
 NULL = ["net_null0"]
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
-
-
-@pytest.fixture
-def where() -> Iterator[str]:
-    with namespace() as name:
-        yield name
 
 
 def interfaces(where: str) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve_verdicts import (
     CASES,
     ETH_P_802_EX1,
@@ -23,23 +22,16 @@ from tests.privileged.test_serve_verdicts import (
     ports_pair,
     settled,
 )
-from tests.serving import packet_socket, received, run_folder, send_all, wait_until
+from tests.serving import packet_socket, received, send_all, wait_until
 from tests.serving_dpdk import check_accounts, serving_dpdk, stop_and_count
 from tests.veth import VethPair
 from uxdp_cc.build import BuildRequest, build
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
-pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "afxdp")]
+pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "afxdp", "user")]
 
 # Where the kernel's stack is reached from a port that is not the kernel's.
 STACK = "net_af_packet0"
 PLACES = (("peer", "veth0"), ("peer", "out1"), ("peer", "out2"), ("host", STACK))
-
-
-@pytest.fixture(autouse=True)
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 def packet_ports() -> list[str]:

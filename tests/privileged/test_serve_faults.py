@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve import attached, example, mac, udp_frame
-from tests.serving import RunningService, packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import RunningService, packet_socket, received, send_all, serving, wait_until
 from tests.veth import HOST_ADDRESS, PEER_MAC, VethPair, veth_pair
 from uxdp_runtime.ports.af_xdp import RingSizes, XdpSocket
 from uxdp_runtime.ports.queue_owner import parse_sockets
@@ -27,12 +26,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
 UXDP = str(Path(sys.executable).parent / "uxdp")
 PORT_ERROR = 10
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
-from tests.serving import RunningService, packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import RunningService, packet_socket, received, send_all, serving, wait_until
 from tests.serving_state import Answer, answer, is_answer, question, state_bundle
 from tests.veth import VethPair, veth_pair
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.serve.handover import Orphan, data_socket_path
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("user")]
@@ -24,12 +22,6 @@ ARGUMENTS = ("--program", "state", "--tx", "ring")
 def pair(kernel: None) -> Iterator[VethPair]:
     with veth_pair() as made:
         yield made
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 def ask_program(pair: VethPair) -> Answer:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.isolated_user import isolate
 from tests.privileged.test_serve_verdicts import (
     ABORTED,
     CASES,
@@ -21,21 +20,14 @@ from tests.privileged.test_serve_verdicts import (
     order,
     settled,
 )
-from tests.serving import packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import packet_socket, received, send_all, serving, wait_until
 from tests.veth import VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
 SIZES = (100, 3300, 3500, 3818, 3819, 4000, 7000, 8900)
 MTU = 9000
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture(scope="module")

@@ -10,28 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.bound_bundles import bound_image
-from tests.isolated_user import isolate
 from tests.privileged.test_serve import example, mac, udp_frame
 from tests.privileged.test_serve_accounting import pump
 from tests.privileged.test_serve_verdicts import CASES, TO_IFINDEX, order, ports_pair
-from tests.serving import RunningService, packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import RunningService, packet_socket, received, send_all, serving, wait_until
 from tests.veth import PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.ports.interface import Interface, interface
 from uxdp_runtime.serve import af_xdp_port
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.serve.options import ServeOptions
 from uxdp_runtime.serve.service import Service
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp", "user")]
 
 QUEUES = 4
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture

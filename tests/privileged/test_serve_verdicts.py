@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.bound_bundles import bound_image
-from tests.isolated_user import isolate
-from tests.serving import RunningService, packet_socket, received, run_folder, send_all, serving, wait_until
+from tests.serving import RunningService, packet_socket, received, send_all, serving, wait_until
 from tests.veth import HOST_MAC, PEER_MAC, VethPair, veth_pair
 from uxdp_cc.build import BuildRequest, build
 from uxdp_runtime.bpf import syscall
-from uxdp_runtime.serve.control_socket import RUN_FOLDER
 from uxdp_runtime.verify import verify
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("afxdp")]
@@ -31,12 +29,6 @@ PORTS = ("out1", "out2")
 NO_INTERFACE = 200
 # Where frames are looked for: the other ends of all interfaces, and the stack of the served one.
 PLACES = (("peer", "veth0"), ("peer", "out1"), ("peer", "out2"), ("host", "veth0"))
-
-
-@pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv(RUN_FOLDER, run_folder(tmp_path / "run")[RUN_FOLDER])
 
 
 @pytest.fixture(scope="module")
