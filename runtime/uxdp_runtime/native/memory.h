@@ -180,6 +180,8 @@ UXDP_INLINE void read_value(void *to, const void *from, u64 size)
  * kernel/bpf/rqspinlock.c); a look takes some 40 ns.
  */
 #define UXDP_SPINS (6u << 20)
+/* Who looks less often leaves the line of the cache, and the next turns, to those who have it. */
+#define UXDP_MAX_PAUSES 32u
 
 /*
  * A lock that is also a version: odd while somebody holds it, and never the same after a change.
@@ -187,13 +189,15 @@ UXDP_INLINE void read_value(void *to, const void *from, u64 size)
  */
 UXDP_COLD bool seqlock_wait(u32 *lock)
 {
-	for (u32 spins = 0; spins < UXDP_SPINS; spins++) {
+	for (u32 spins = 0, pauses = 1; spins < UXDP_SPINS; spins += pauses) {
 		u32 seen = __atomic_load_n(lock, __ATOMIC_RELAXED);
 
 		if (!(seen & 1) && __atomic_compare_exchange_n(lock, &seen, seen + 1, false,
 							       __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			return true;
-		cpu_relax();
+		pauses = pauses < UXDP_MAX_PAUSES ? pauses * 2 : pauses;
+		for (u32 i = 0; i < pauses; i++)
+			cpu_relax();
 	}
 	return false;
 }
