@@ -265,7 +265,10 @@ def _verifier_error(
     if number in (errno.EACCES, errno.EPERM) and capabilities.lacks_perfmon():
         remedy = "this process lacks CAP_PERFMON, without which the verifier allows less: give it that, or run as root"
     elif refusal.reason.startswith(_NO_HANDLER):
-        remedy = "use libbpf 1.3 or newer, which loads a handler of exceptions with its program"
+        remedy = (
+            "use libbpf 1.3 or newer, which loads a handler of exceptions with its program, or refer to the handler in "
+            "a branch that is never taken"
+        )
     return VerifierError(
         number,
         program,
