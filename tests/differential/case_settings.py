@@ -9,6 +9,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "map_devmap_hash": ("plain:1000=1", 'with_program:2000={"ifindex": 1}'),
     "map_hash_flags": ("readable:7=99", "readable:80=3"),
     "map_in_map": ('outer:1={"max_entries": 4}', "outer:4={}", "outer:5=first", "outer[1]:7=70", "outer[0]:9=90"),
+    "map_sum": ("devices:5=1", 'outer:4={"max_entries": 40}', "outer[4]:9=90"),
     "map_inner_choice": ("even:0=declared", 'even:1={"max_entries": 10}', 'odd:0={"max_entries": 100}'),
     "map_inner_kinds": tuple(
         f'{outer}:{slot}={{"max_entries": {entries}}}'

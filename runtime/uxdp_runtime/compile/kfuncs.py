@@ -22,6 +22,8 @@ from .ir_text import Function, Module, closing
 from .unsupported_kfuncs import reason_of
 
 PREFIX: Final = "uxdp_kfunc_"
+# What is called instead where the map, the first operand, may be an inner one.
+_OF_INNER_MAPS: Final = {"bpf_map_sum_elem_count": "uxdp_inner_map_sum_elem_count"}
 # In ``values``: whether this kernel has a weak kfunc, 1 or 0.
 PRESENT: Final = "kfunc:"
 _DECLARED: Final = re.compile(rf'^declare (?P<linkage>.*?)\S+ @(?P<name>{NAME})\(.*\).* section "\.ksyms"')
@@ -34,12 +36,16 @@ _COMPARED: Final = re.compile(rf"(?<= = icmp )(?P<how>eq|ne) ptr (?P<one>null|@{
 @dataclass(slots=True)
 class _Forwarders:
     native: Mapping[str, str]
-    texts: dict[tuple[str, str, tuple[str, ...]], tuple[str, str]] = field(default_factory=dict)
+    has_inner: bool
+    targets: set[str] = field(default_factory=set)
+    texts: dict[tuple[str, str, tuple[str, ...], str], tuple[str, str]] = field(default_factory=dict)
 
     def name_for(self, kfunc: str, result: str, operands: list[str], *, present: bool, where: str) -> str:
         arguments = tuple(operand.split(" ", 1)[0] for operand in operands)
         target = native_name(kfunc) if present else ""
-        key = (kfunc, result, arguments)
+        if self.has_inner and target and operands and not operands[0].startswith("ptr @"):
+            target = _OF_INNER_MAPS.get(kfunc, target)
+        key = (kfunc, result, arguments, target)
         if key not in self.texts:
             name = f"uxdp.call.{kfunc.removeprefix('bpf_')}.k{len(self.texts)}"
             if not present:
@@ -50,6 +56,7 @@ class _Forwarders:
                 raise UnsupportedCallError(kfunc, reason_of(kfunc), where)
             else:
                 text = forwarder(name, target, self.native[target], result, arguments)
+                self.targets.add(target)
             self.texts[key] = (name, text)
         return self.texts[key][0]
 
@@ -64,11 +71,14 @@ def weak_kfuncs(module: Module) -> list[str]:
     return [name for name, weak in _declared(module).items() if weak]
 
 
-def rewrite_kfuncs(module: Module, native: Mapping[str, str], values: Mapping[str, int]) -> frozenset[str]:
+def rewrite_kfuncs(
+    module: Module, native: Mapping[str, str], values: Mapping[str, int], *, has_inner: bool = False
+) -> frozenset[str]:
     """Replace every call of a kfunc in ``module``, and every comparison of a weak one with NULL.
 
     :param native: the native functions' types by name, such as ``{"uxdp_kfunc_iter_num_next": "ptr (ptr)"}``
     :param values: what libbpf found, see PRESENT; a weak kfunc that is not in it is taken to be there
+    :param has_inner: whether pointers to maps can be of inner ones
     :return: the native functions that are called now
     :raises UnsupportedCallError: a kfunc without native implementation
     """
@@ -76,7 +86,7 @@ def rewrite_kfuncs(module: Module, native: Mapping[str, str], values: Mapping[st
     if not declared:
         return frozenset()
     present = {name: not weak or bool(values.get(PRESENT + name, True)) for name, weak in declared.items()}
-    forwarders = _Forwarders(native)
+    forwarders = _Forwarders(native, has_inner)
     for function in module.functions:
         function.lines = [_rewritten(line, function, present, forwarders) for line in function.lines]
     text = "\n".join(line for function in module.functions for line in function.lines)
@@ -89,9 +99,8 @@ def rewrite_kfuncs(module: Module, native: Mapping[str, str], values: Mapping[st
         or re.search(rf"@{re.escape(match['name'])}(?![-\w$.])", text)
     ]
     module.items += [text for _name, text in forwarders.texts.values()]
-    called = {native_name(kfunc) for kfunc, _result, _arguments in forwarders.texts if present[kfunc]}
-    module.items += [declaration(target, native) for target in sorted(called)]
-    return frozenset(called)
+    module.items += [declaration(target, native) for target in sorted(forwarders.targets)]
+    return frozenset(forwarders.targets)
 
 
 def _declared(module: Module) -> dict[str, bool]:

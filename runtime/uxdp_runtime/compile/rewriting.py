@@ -116,7 +116,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     declared = {one.definition.name: one.definition for one in maps}
     nested = calls.NestedMaps(templates, declared, definitions.num_cpus_operand(request["num_cpus"]))
     has_timers = timers.prepare_timers(module, {native.definition.name: native for native in maps})
-    called = kfuncs.rewrite_kfuncs(module, signatures, values)
+    called = kfuncs.rewrite_kfuncs(module, signatures, values, has_inner=bool(templates))
     called |= calls.rewrite_calls(module, signatures, request["programs"], nested)
     definitions.rewrite_globals(
         module,

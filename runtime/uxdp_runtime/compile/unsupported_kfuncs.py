@@ -39,7 +39,6 @@ _REASONS: Final = {
     "native code has no such lock": """
         bpf_res_spin_lock bpf_res_spin_lock_irqsave bpf_res_spin_unlock bpf_res_spin_unlock_irqrestore
     """,
-    "native code counts no elements for it": "bpf_map_sum_elem_count",
     "it is there for the kernel's own tests": "bpf_modify_return_test_tp",
 }
 UNSUPPORTED: Final = {name: reason for reason, names in _REASONS.items() for name in names.split()}

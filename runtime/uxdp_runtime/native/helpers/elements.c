@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Every element of a map, and other CPUs' elements.
+ * Every element of a map, how many there are, and other CPUs' elements.
  *
  * A callback gets the map, pointers to key and value, and what the caller handed on; 0 means to go
  * on. Elements of hash maps come in another order than the kernel's.
  *
  * References: kernel/bpf/arraymap.c, bpf_for_each_array_elem(); kernel/bpf/hashtab.c,
- * bpf_for_each_hash_elem(); their map_lookup_percpu_elem functions
+ * bpf_for_each_hash_elem(); their map_lookup_percpu_elem functions; kernel/bpf/map_iter.c
  */
 #include "../maps/array.h"
 #include "../maps/hash_find.h"
@@ -79,4 +79,32 @@ UXDP_HELPER void *uxdp_helper_map_lookup_percpu_elem(const struct uxdp_map *map,
 	if (hash_is_lru(map))
 		lru_mark(map, element - 1);
 	return hash_value_of(map, hash_part(map, (u32)cpu), element - 1);
+}
+
+/*
+ * The kernel keeps count for maps of kernel/bpf/hashtab.c alone; others have none, it says. Here
+ * nobody counts with every update for the few that ask.
+ */
+UXDP_HELPER s64 uxdp_kfunc_map_sum_elem_count(const struct uxdp_map *map)
+{
+	u32 buckets = 1u << hash_bucket_bits(map);
+	s64 elements = 0;
+
+	if (!map_is_hash(map) || map->kind == BPF_MAP_TYPE_DEVMAP_HASH)
+		return 0;
+	for (u32 number = 0; number < buckets; number++) {
+		const struct hash_bucket *bucket = hash_bucket(map, number);
+
+		for (u32 slot = 0; slot < BUCKET_SLOTS; slot++)
+			elements += __atomic_load_n(&bucket->element[slot], __ATOMIC_RELAXED) != 0;
+	}
+	return elements;
+}
+
+/* The same of a map that may be an inner one. */
+UXDP_HELPER s64 uxdp_inner_map_sum_elem_count(const struct uxdp_map *map)
+{
+	struct uxdp_map space;
+
+	return uxdp_kfunc_map_sum_elem_count(uxdp_map_here(map, &space));
 }
