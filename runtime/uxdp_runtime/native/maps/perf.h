@@ -18,7 +18,8 @@
 
 UXDP_INLINE bool perf_is_valid(const struct uxdp_map *map)
 {
-	u32 known = BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY;
+	/* With BPF_F_PRESERVE_ELEMS events stay when their owner goes; here they always do. */
+	u32 known = BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_PRESERVE_ELEMS;
 
 	return map->key_size == 4 && map->value_size == 4 && !(map->flags & ~known);
 }
