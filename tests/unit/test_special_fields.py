@@ -1,5 +1,7 @@
 """Fields of maps' values that are more than bytes: timers, locks, and what is refused for its sake."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.facts_fixtures import PASS, clang
@@ -9,20 +11,20 @@ from uxdp_bundle.map_definitions import map_definitions
 from uxdp_runtime.bpf.timer_fields import lock_fields, refused_fields, timer_fields
 from uxdp_runtime.stores import Stores, check_maps, control_library
 
+SUPPORT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
 HASH = "__uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);"
 HEADERS = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
 VALUES = """
 struct inside { __u32 first; struct bpf_spin_lock lock; };
 struct both { __u64 a; struct bpf_timer timer; struct inside inside; };
 struct task;
-struct pointing { __u64 a; struct task __attribute__((btf_type_tag("kptr"))) *task[2]; };
-struct bpf_list_head { __u64 one, two; };
-struct listing { struct bpf_list_head head; };
 """
+POINTER_TAGS = ("kptr", "kptr_untrusted", "percpu_kptr", "uptr")
+FIELDS = ("bpf_list_head", "bpf_rb_root", "bpf_refcount", "bpf_wq", "bpf_res_spin_lock", "bpf_task_work")
 
 
-def object_with(definition: str) -> bytes:
-    return clang(f'{HEADERS}{VALUES}{PASS}struct {{ {definition} }} m SEC(".maps");')
+def object_with(definition: str, values: str = "") -> bytes:
+    return clang(f'{HEADERS}{VALUES}{values}{PASS}struct {{ {definition} }} m SEC(".maps");')
 
 
 def test_timers_and_locks_are_found_in_structures() -> None:
@@ -42,20 +44,33 @@ def test_stores_leave_locks_alone_and_show_none() -> None:
     assert store.lookup(bytes(4)) == b"\1" + bytes(7)
 
 
-@pytest.mark.parametrize(
-    ("definition", "field"),
-    [
-        (f"{HASH} __type(value, struct pointing);", "kptr"),
-        (f"{HASH} __type(value, struct listing);", "bpf_list_head"),
-        (
-            "__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, __u32);"
-            f" __array(values, struct {{ {HASH} __type(value, struct inside); }});",
-            "bpf_spin_lock",
-        ),
-    ],
-    ids=["kptr", "list", "lock-in-inner-map"],
-)
-def test_values_that_native_code_cannot_have_are_refused_by_name(definition: str, field: str) -> None:
-    obj = object_with(definition)
-    with pytest.raises(UnsupportedFeatureError, match=field):
+def check_is_refused(definition: str, field: str, values: str = "") -> None:
+    obj = object_with(definition, values)
+    with pytest.raises(UnsupportedFeatureError) as refused:
         check_maps(obj, map_definitions(BpfObject(obj)), control_library())
+    assert refused.value.name == f"{field} in a map's values"
+
+
+@pytest.mark.parametrize("tag", POINTER_TAGS)
+def test_values_with_pointers_to_objects_of_the_kernel_are_refused_by_name(tag: str) -> None:
+    values = f'struct pointing {{ __u64 a; struct task __attribute__((btf_type_tag("{tag}"))) *task[2]; }};'
+    check_is_refused(f"{HASH} __type(value, struct pointing);", tag, values)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_values_with_fields_that_native_code_has_not_got_are_refused_by_name(field: str) -> None:
+    values = f"struct {field} {{ __u64 one, two; }}; struct holder {{ __u64 a; struct {field} field[1]; }};"
+    check_is_refused(f"{HASH} __type(value, struct holder);", field, values)
+
+
+@pytest.mark.parametrize(("inner", "field"), [("inside", "bpf_spin_lock"), ("ticking", "bpf_timer")])
+def test_locks_and_timers_in_inner_maps_are_refused_by_name(inner: str, field: str) -> None:
+    definition = (
+        "__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, __u32);"
+        f" __array(values, struct {{ {HASH} __type(value, struct {inner}); }});"
+    )
+    check_is_refused(definition, field, "struct ticking { __u64 a; struct bpf_timer timer; };")
+
+
+def test_support_names_the_fields_that_are_refused() -> None:
+    assert all(f"`{name}`" in SUPPORT for name in (*POINTER_TAGS, *FIELDS))

@@ -13,8 +13,9 @@ from uxdp_bundle.manifest import MapDefinition
 from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
 from uxdp_runtime.compile import kfuncs
-from uxdp_runtime.compile.calls import PREFIX
+from uxdp_runtime.compile.calls import PREFIX, UnsupportedCallError, rewrite_calls
 from uxdp_runtime.compile.compiler import native_library
+from uxdp_runtime.compile.ir_text import Module, parse_module
 from uxdp_runtime.compile.unsupported_helpers import UNSUPPORTED as UNSUPPORTED_HELPERS
 from uxdp_runtime.compile.unsupported_kfuncs import UNSUPPORTED
 from uxdp_runtime.compile.unsupported_maps import UNSUPPORTED as UNSUPPORTED_MAPS
@@ -137,6 +138,34 @@ def test_support_says_which_helpers_the_native_library_defines() -> None:
     }
     # The compiler makes tail calls itself; the library only finds their target.
     assert {name for name, supported in _table("Helpers").items() if supported} == native | {"bpf_tail_call"}
+
+
+@pytest.fixture(scope="module")
+def native_signatures() -> dict[str, str]:
+    """The types of the native library's functions, as the compiler asks it for them."""
+    functions = llvm.parse_bitcode(native_library("x86_64")).functions
+    return {one.name: str(one.global_value_type) for one in functions if not one.is_declaration}
+
+
+def _calling(callee: str, declared: str = "") -> Module:
+    text = f"{declared}define i32 @nf() {{\n  %r = call i64 {callee}()\n  ret i32 0\n}}\n"
+    return parse_module(str(llvm.parse_assembly(text)))
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED_HELPERS)
+def test_refused_helper_is_refused_by_name_with_its_reason(name: str, native_signatures: dict[str, str]) -> None:
+    module = _calling(f"inttoptr (i64 {HELPERS.index(name)} to ptr)")
+    with pytest.raises(UnsupportedCallError) as refused:
+        rewrite_calls(module, native_signatures, ["nf"])
+    assert (refused.value.name, refused.value.reason) == (name, UNSUPPORTED_HELPERS[name])
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_refused_kfunc_is_refused_by_name_with_its_reason(name: str, native_signatures: dict[str, str]) -> None:
+    module = _calling(f"@{name}", f'declare i64 @{name}() section ".ksyms"\n')
+    with pytest.raises(UnsupportedCallError) as refused:
+        kfuncs.rewrite_kfuncs(module, native_signatures, {})
+    assert (refused.value.name, refused.value.reason) == (name, UNSUPPORTED[name])
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,9 @@ _MAX_DEPTH: Final = 32
 
 LOCK: Final = "bpf_spin_lock"
 # Fields of the kernel's own that native code has not got. Pointers to its objects are told by a tag of their type.
-_REFUSED: Final = frozenset({"bpf_list_head", "bpf_rb_root", "bpf_refcount", "bpf_wq", "bpf_res_spin_lock"})
+_REFUSED: Final = frozenset(
+    {"bpf_list_head", "bpf_rb_root", "bpf_refcount", "bpf_wq", "bpf_res_spin_lock", "bpf_task_work"}
+)
 _POINTER_TAGS: Final = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 

@@ -36,7 +36,7 @@ _REASONS: Final = {
     """,
     "native code has no place where a callback may sleep": "bpf_wq_init bpf_wq_set_callback_impl bpf_wq_start",
     "only a program that the kernel runs has streams": "bpf_stream_vprintk_impl",
-    "native code has no such lock": """
+    "it says whether it would wait in a circle, which native locks do not find out": """
         bpf_res_spin_lock bpf_res_spin_lock_irqsave bpf_res_spin_unlock bpf_res_spin_unlock_irqrestore
     """,
     "it is there for the kernel's own tests": "bpf_modify_return_test_tp",
