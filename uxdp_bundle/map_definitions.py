@@ -15,6 +15,7 @@ from .btf import Btf, BtfType, Kind
 from .errors import ObjectError
 from .manifest import MAX_MAPS, MapDefinition
 
+BPF_F_WRONLY: Final = 1 << 4
 BPF_F_RDONLY_PROG: Final = 1 << 7
 BPF_F_MMAPABLE: Final = 1 << 10
 

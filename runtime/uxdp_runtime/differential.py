@@ -270,7 +270,7 @@ class Differential:
     def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
         for store in (*stores, *stores.made()):
             definition = store.definition
-            if definition.type in _REFERENCES or definition.type in _UNREADABLE:
+            if definition.type in _REFERENCES or definition.type in _UNREADABLE or not store.is_readable:
                 continue
             alone = self.stores[definition.name]
             is_made = split_inner_name(definition.name) is not None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from uxdp_bundle.errors import UnsupportedFeatureError, UxdpError
 from uxdp_bundle.manifest import MapDefinition
-from uxdp_bundle.map_definitions import MAP_TYPES
+from uxdp_bundle.map_definitions import BPF_F_WRONLY, MAP_TYPES
 
 from . import abi
 from .bpf.timer_fields import TIMER_BYTES
@@ -131,6 +131,11 @@ class Store:
     def has_lock(self) -> bool:
         """Whether values have a struct bpf_spin_lock."""
         return self.definition.type in ("hash", "array") and self.descriptor.extra != 0
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether anybody but programs may read it: nobody may read a map with BPF_F_WRONLY."""
+        return not self.definition.flags & BPF_F_WRONLY
 
     @property
     def value_bytes(self) -> int:

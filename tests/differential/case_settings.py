@@ -3,6 +3,7 @@
 from typing import Final
 
 SETTINGS: Final[dict[str, tuple[str, ...]]] = {
+    "map_access_flags": ("written:1=17", "written:3=5", "written_hash:9=4"),
     "map_array_flags": ("readable:1=17", "readable:3=18446744073709551615"),
     "map_cpumap": ("plain:0=192", 'with_program:1={"qsize": 64}'),
     "map_devmap": ("plain:1=1", "plain:3=1", 'with_program:0={"ifindex": 1}'),

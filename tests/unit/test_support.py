@@ -14,7 +14,7 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
 from uxdp_runtime.compile import kfuncs
 from uxdp_runtime.compile.calls import PREFIX, UnsupportedCallError, rewrite_calls
-from uxdp_runtime.compile.compiler import native_library
+from uxdp_runtime.compile.compiler import NATIVE_FOLDER, native_library
 from uxdp_runtime.compile.ir_text import Module, parse_module
 from uxdp_runtime.compile.unsupported_helpers import UNSUPPORTED as UNSUPPORTED_HELPERS
 from uxdp_runtime.compile.unsupported_kfuncs import UNSUPPORTED
@@ -36,6 +36,8 @@ SHAPES = {
 }
 
 
+# Flags of maps that native code knows.
+FLAGS = set(re.findall(r"\b(BPF_F_\w+) = ", (NATIVE_FOLDER / "kernel.h").read_text().partition("BPF_F_ACCESS_MASK")[0]))
 # Which helpers take a map of a type, where it is not lookups and the like.
 # Source: kernel/bpf/verifier.c, check_map_func_compatibility
 ANYTHING = ("bpf_map_lookup_elem",)
@@ -95,6 +97,15 @@ def test_supported_helper_has_a_case(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, supported in _table("Maps").items() if supported])
 def test_supported_map_has_a_case(name: str) -> None:
     assert any(f"BPF_MAP_TYPE_{name.upper()})" in text for text in CASES.values())
+
+
+def test_supported_map_flags_name_their_cases() -> None:
+    rows = re.findall(r"^\| `(BPF_F_\w+)` \| (yes|refused)[^|]* \| (.+) \|$", TEXT, re.MULTILINE)
+    assert {name for name, state, _cases in rows if state == "yes"} == FLAGS
+    for name, state, cases in rows:
+        used = {case for case, text in CASES.items() if re.search(rf"\b{name}\b", text)}
+        assert set(re.findall(r"`(\w+)`", cases)) <= used
+        assert bool(used) == (state == "yes")
 
 
 def test_support_says_which_kfuncs_the_native_library_defines_and_why_it_lacks_others() -> None:

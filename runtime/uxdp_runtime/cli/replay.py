@@ -185,7 +185,7 @@ def _dump(session: Replay, obj: bytes, *, readable: bool = False) -> dict[str, l
             (key, value) for key, value in store.items() if any(value) or store.definition.type not in _ARRAYS
         ]
         for store in (*session.stores, *session.stores.made())
-        if store.definition.type not in _NOT_DUMPED
+        if store.definition.type not in _NOT_DUMPED and store.is_readable
     }
     contents |= {name: [(bytes(4), bytes(session.stores.section(name)))] for name in session.stores.sections}
     filled = {name: items for name, items in contents.items() if items}

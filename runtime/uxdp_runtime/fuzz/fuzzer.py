@@ -262,7 +262,7 @@ def _lru_fills(stores: Stores, steps: int) -> bool:
     for store in stores:
         limit = int(store.definition.max_entries * _LRU_SHARE)
         if store.definition.type in _LRUS and 2 * steps > limit:
-            keys = store.keys()
-            if sum(1 for _key in keys) > limit:
+            keys = store.keys() if store.is_readable else None
+            if keys is None or sum(1 for _key in keys) > limit:
                 return True
     return False

@@ -216,7 +216,7 @@ class Mutator:
             # Per-CPU arrays of other sizes than their template's the kernel takes, and looks up beyond their ends.
             made = dice.pick(_INNER_SIZES) if inner != "percpu_array" else 0
             return MapChange(definition.name, key, as_made(made), dice.pick(_FLAGS))
-        present = store.lookup(key) if dice.chance(0.6) else None
+        present = store.lookup(key) if dice.chance(0.6) and store.is_readable else None
         value = self._value(present if present is not None else bytes(store.value_bytes), steps)
         known = self._known[definition.name]
         if len(known) < _MAX_KNOWN:
@@ -232,8 +232,9 @@ class Mutator:
                 return dice.bytes(size)
             return struct.pack("=I", dice.below(dice.pick((1, 4, 64, 1 << 32))) % definition.max_entries)
         known = self._known[definition.name]
-        if definition.max_entries <= _LISTED_ENTRIES and dice.chance(0.1):
-            known += [key for key, _value in stores[definition.name].page(None, 8)[0]]
+        store = stores[definition.name]
+        if definition.max_entries <= _LISTED_ENTRIES and dice.chance(0.1) and store.is_readable:
+            known += [key for key, _value in store.page(None, 8)[0]]
         form = dice.below(10)
         if known and form < 5:
             key = bytearray(dice.pick(known))
