@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /* Timers in the values of an array and of hash maps: started, put off, cancelled, lost with their
  * element or by an update, started again by their callback; what is wrong with flags, clocks and
- * orders of calls. Callbacks leave no order to compare, but sums. */
+ * orders of calls. Callbacks leave no order to compare, but sums. The kernel takes memory for a
+ * timer only where some is at hand, so there are few. */
 #include "common.h"
 
 #define CLOCK_REALTIME 0
@@ -41,8 +42,26 @@ struct {
 	__type(value, struct slot);
 } recent SEC(".maps");
 
+/* Whether the kernel found no memory for a timer: then there is nothing to compare. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} starved SEC(".maps");
+
 __u64 expired, keys, lost;
-__u8 seen[32];
+__u8 seen[16];
+
+static __always_inline long init(struct bpf_timer *timer, void *map, __u64 flags)
+{
+	long error = bpf_timer_init(timer, map, flags);
+	__u32 first = 0, one = 1;
+
+	if (error == -12)
+		bpf_map_update_elem(&starved, &first, &one, BPF_ANY);
+	return error;
+}
 
 static int on_slot(void *map, __u32 *key, struct slot *slot)
 {
@@ -76,17 +95,16 @@ static int on_recent(void *map, __u32 *key, struct slot *slot)
 SEC("xdp")
 int timers(struct xdp_md *ctx)
 {
-	__u32 word = frame_word(ctx), index = word & 15, key32 = word & 15;
+	__u32 word = frame_word(ctx), index = word & 15, key32 = word & 3;
 	struct slot fresh = {.word = word & 63}, *slot = bpf_map_lookup_elem(&slots, &index), *flow;
-	__u64 key = word >> 4 & 31;
+	__u64 key = word >> 4 & 15;
 
 	if (!slot)
 		return XDP_ABORTED;
 	/* An array's: initialised once, started again and again. */
 	if (index < 8) {
 		note(0, bpf_timer_start(&slot->timer, 1, 0) == -22);
-		note(1, bpf_timer_init(&slot->timer, &slots,
-				       index & 1 ? CLOCK_MONOTONIC : CLOCK_BOOTTIME));
+		note(1, init(&slot->timer, &slots, index & 1 ? CLOCK_MONOTONIC : CLOCK_BOOTTIME));
 		bpf_timer_set_callback(&slot->timer, on_slot);
 		slot->rounds = index;
 		note(2, bpf_timer_start(&slot->timer, FAR, 0));
@@ -96,13 +114,13 @@ int timers(struct xdp_md *ctx)
 	} else if (index < 12) {
 		note(6, bpf_timer_cancel(&slot->timer));
 		note(7, bpf_timer_set_callback(&slot->timer, on_slot));
-		note(8, bpf_timer_init(&slot->timer, &slots, 2));
-		note(9, bpf_timer_init(&slot->timer, &slots, 16 | CLOCK_MONOTONIC));
+		note(8, init(&slot->timer, &slots, 2));
+		note(9, init(&slot->timer, &slots, 16 | CLOCK_MONOTONIC));
 		note(10, bpf_timer_start(&slot->timer, 1, 4));
 	} else if (!slot->word) {
 		slot->word = 1;
-		note(11, bpf_timer_init(&slot->timer, &slots, CLOCK_MONOTONIC));
-		note(12, bpf_timer_init(&slot->timer, &slots, CLOCK_MONOTONIC));
+		note(11, init(&slot->timer, &slots, CLOCK_MONOTONIC));
+		note(12, init(&slot->timer, &slots, CLOCK_MONOTONIC));
 		note(13, bpf_timer_start(&slot->timer, 1, 0));
 		note(14, bpf_timer_set_callback(&slot->timer, on_slot));
 		slot->rounds = 3;
@@ -117,7 +135,7 @@ int timers(struct xdp_md *ctx)
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
 		return XDP_ABORTED;
-	note(16, bpf_timer_init(&flow->timer, &flows, CLOCK_MONOTONIC));
+	note(16, init(&flow->timer, &flows, CLOCK_MONOTONIC));
 	note(17, bpf_timer_set_callback(&flow->timer, on_flow));
 	note(18, bpf_timer_start(&flow->timer, key & 4 ? 1 : FAR, 0));
 	switch (key & 7) {
@@ -147,7 +165,7 @@ int timers(struct xdp_md *ctx)
 		bpf_map_update_elem(&recent, &key32, &fresh, BPF_ANY);
 		flow = bpf_map_lookup_elem(&recent, &key32);
 		if (flow) {
-			bpf_timer_init(&flow->timer, &recent, CLOCK_REALTIME);
+			init(&flow->timer, &recent, CLOCK_REALTIME);
 			bpf_timer_set_callback(&flow->timer, on_recent);
 			note(26, bpf_timer_start(&flow->timer, 100000, 0));
 		}
