@@ -9,7 +9,7 @@
 #include "af_xdp.h"
 
 #define NO_CHUNK UINT64_MAX
-#define UXDP_FILL_CALM 8192u /* bursts: a tenth of a second of a busy queue */
+#define UXDP_FILL_CALM 8192u /* bursts: some tenths of a second of a busy queue */
 
 UXDP_INLINE u32 chunk_of(const struct uxdp_queue *queue, u64 addr)
 {
@@ -93,15 +93,15 @@ static void reclaim(struct uxdp_queue *queue)
 /*
  * How many chunks the kernel is to have to receive into. It takes them in turn, and those that it
  * used long ago are in nobody's cache or TLB any more: so half as many as the RX ring has entries,
- * but as many, which is all that it can use, once it was left with few.
+ * but as many, which is all that it can use, once it took half of those in one turn of the loop.
  */
 UXDP_INLINE u32 fill_level(struct uxdp_queue *queue, u32 left)
 {
 	u32 most = queue->rx.mask + 1;
 
-	if (unlikely(left < most / 8))
+	if (left < most / 4)
 		queue->fill_calm = 0;
-	else if (queue->fill_calm < UXDP_FILL_CALM)
+	else if (left < most && queue->fill_calm < UXDP_FILL_CALM)
 		queue->fill_calm++;
 	return queue->fill_calm < UXDP_FILL_CALM ? most : most / 2;
 }
