@@ -377,6 +377,14 @@ def test_verify_log_of_an_accepted_program_larger_than_its_buffer_is_no_refusal(
         assert run(verified, "minimal") == Verdict.PASS
 
 
+def test_verify_long_log_of_an_accepted_program_hides_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_LOGS", (*loading._LOGS[:1], (loading.LOG_LEVEL, 256)))
+    with bound_case("rejected/subprogram") as bound, pytest.raises(VerifierError) as caught:
+        verify(bound, programs=["fine", "subprogram"])
+    assert caught.value.program == "subprogram"
+    assert "map_value_or_null" in caught.value.reason
+
+
 # --- the command ---------------------------------------------------------------------------------
 
 

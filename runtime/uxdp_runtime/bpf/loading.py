@@ -30,8 +30,9 @@ from .syscall import PROG_TYPE_XDP
 from .timer_fields import lock_fields, timer_fields
 from .verifier_log import LOG_LEVEL, LOG_STATS, parse_refusal
 
-# The first try asks for statistics alone; the others are made after a refusal, until the whole log fits. From Linux 6.4
-# on, a log that does not fit even then keeps its end, where the reason is.
+# The first try asks for statistics alone; the others are made after a refusal, until the whole log fits: of the program
+# that was refused, for the kernel takes no program whose log does not fit. From Linux 6.4 on, a log that does not fit
+# even then keeps its end, where the reason is.
 _LOGS: Final = (
     (LOG_STATS, 64 << 10),
     *((LOG_LEVEL | LOG_STATS, size_bytes) for size_bytes in (1 << 20, 8 << 20, 64 << 20)),
@@ -107,10 +108,13 @@ def load(request: LoadRequest, code: ObjectCode) -> LibbpfObject:
     :raises LoadError: libbpf or the kernel refused for another reason
     :raises ParameterError: a map that the object has not got
     """
+    refused_program = ""
     for level, size_bytes in _LOGS:
         loaded = _open(request)
         try:
-            _prepare(loaded, request, code.object, level, size_bytes)
+            _prepare(loaded, request, code.object)
+            for program in loaded.programs:
+                program.set_log(*((level, size_bytes) if program.name == refused_program else _LOGS[0]))
             with _device_of(request):
                 loaded.load()
         except LoadError as refused:
@@ -120,6 +124,7 @@ def load(request: LoadRequest, code: ObjectCode) -> LibbpfObject:
             try:
                 if not isinstance(error, VerifierError) or (level & LOG_LEVEL and not truncated):
                     raise error from refused
+                refused_program = error.program
             finally:
                 del error  # a frame that refers to the error that refers to it would keep the sealed memory open
         except BaseException:
@@ -150,7 +155,7 @@ def _open(request: LoadRequest) -> LibbpfObject:
         raise
 
 
-def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, level: int, size_bytes: int) -> None:
+def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject) -> None:
     """Tell libbpf everything that the request says."""
     known_programs = {program.name for program in request.facts.programs}
     wanted = {*request.programs, *_initial_targets(bpf_object, STT_FUNC)} & known_programs
@@ -165,7 +170,6 @@ def _prepare(loaded: LibbpfObject, request: LoadRequest, bpf_object: BpfObject, 
             program.set_type(PROG_TYPE_XDP, _BPF_XDP, 0)
         if program.name in device_bound:
             program.bind_to_device(_DEVICE)
-        program.set_log(level, size_bytes)
     maps = {item.name: item for item in loaded.maps}
     for constant in request.constants:
         maps[constant.section].write_initial(constant.offset, constant.data)
