@@ -412,7 +412,8 @@ class _Translation:
         self._go_on(following)
 
     def _may_goto(self, statement: Statement) -> None:
-        target, following = self._destination(statement.target), self._following(statement)
+        following = self._following(statement)
+        target = self._destination(statement.target, keeps_edges=following == self._assembly.normal)
         self._out.append(f'  callbr void asm sideeffect "{MAY_GOTO}", "!i"()')
         self._out.append(f"          to label {following} [label {target}]{self._location}")
         self._go_on(following)
@@ -434,14 +435,18 @@ class _Translation:
         else:
             self._begin(following[1:])
 
-    def _destination(self, target: Target) -> str:
-        """Return the block of a target; what registers hold then is noted for it."""
+    def _destination(self, target: Target, *, keeps_edges: bool = False) -> str:
+        """Return the block of a target; what registers hold then is noted for it.
+
+        :param keeps_edges: the jump leads to the statement's end, too, as the callbr that it stands for
+        """
         if target.operand >= 0:
             if target.operand not in self._labels:
                 raise AssemblyError("a label that is no operand")
             if self._outputs:
                 raise AssemblyError("outputs at a label of C")
-            if self._function.block != self._entry_block or self._assembly.normal in self._labels.values():
+            merges = self._assembly.normal in self._labels.values() and not keeps_edges
+            if self._function.block != self._entry_block or merges:
                 raise AssemblyError("a label of C is reached in several ways")
             return self._labels[target.operand]
         waiting = self._waiting.setdefault(target.slot, [])

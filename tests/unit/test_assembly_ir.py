@@ -57,8 +57,15 @@ def test_jumps_inside_of_the_text_become_blocks() -> None:
     assert re.search(r"phi i64 \[ (1|2), %\S+ \], \[ (1|2), %\S+ \]", text)
 
 
-def test_may_goto_stays_assembly_of_its_own() -> None:
-    body = 'callbr void asm sideeffect "{}", "!i"()\nto label %3 [label %4]\n3:\nret i64 1\n4:\nret i64 2'
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pytest.param("to label %3 [label %4]\n3:\nret i64 1\n4:\nret i64 2", id="two-blocks"),
+        pytest.param("to label %3 [label %3]\n3:\n%4 = phi i64 [1, %2], [1, %2]\nret i64 %4", id="one-block"),
+    ],
+)
+def test_may_goto_stays_assembly_of_its_own(blocks: str) -> None:
+    body = 'callbr void asm sideeffect "{}", "!i"()\n' + blocks
     named, _reason = plain(body.format("may_goto ${0:l}"))
     in_bytes, reason = plain(body.format("1:.byte 0xe5; .byte 0; .long ((${0:l} - 1b - 8) / 8) & 0xffff;\\09 .short 0"))
     assert reason == ""

@@ -57,5 +57,11 @@ int may_goto(struct xdp_md *ctx)
 	for (__u32 i = 1; i <= (word >> 28) && can_loop; i++)
 		total = total * 31 + steps(i + (word & 15));
 	note(2, total);
+	for (;;) {
+		total ^= word;
+		cond_break; /* goes on where it breaks to */
+		break;
+	}
+	note(3, total);
 	return XDP_PASS;
 }
