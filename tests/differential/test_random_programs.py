@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.differential.random_programs.batch import DifferenceError, Report, compare_object
-from tests.differential.random_programs.source import generate_source
+from tests.differential.random_programs.source import generate_source, kinds_of_statements
 from uxdp_runtime.compile.compiler import Target
 from uxdp_runtime.differential import Differential
 from uxdp_runtime.stores import ControlLibrary
@@ -34,6 +34,8 @@ def test_random_programs_agree_with_the_kernel(
     print(f"{report.programs} programs, {report.refusal_rate:.1%} more refused by the verifier: {report.verdicts}")
     assert report.verdicts.total() == report.programs * FRAMES
     assert report.verdicts.keys() >= {"ABORTED", "DROP", "PASS", "TX", "REDIRECT"}
+    # Everything that the generator can write is in programs that ran.
+    assert report.statements.keys() == kinds_of_statements()
     assert report.left_out == 0  # nothing here depends on time or chance
 
 

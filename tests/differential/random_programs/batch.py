@@ -42,12 +42,15 @@ class DifferenceError(AssertionError):
 
 @dataclass
 class Report:
-    """What came of the programs of some objects: how many ran, which were refused and why, verdicts by name."""
+    """What came of the programs of some objects: how many ran, which were refused and why, verdicts by name, and how
+    many of those that ran have a statement of each kind.
+    """
 
     programs: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     verdicts: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
+    statements: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Report") -> None:
         """Add another report's numbers."""
@@ -55,6 +58,7 @@ class Report:
         self.refused |= other.refused
         self.verdicts += other.verdicts
         self.left_out += other.left_out
+        self.statements += other.statements
 
     @property
     def refusal_rate(self) -> float:
@@ -108,6 +112,7 @@ def compare_object(
                         raise _error(seed, number, num_programs, source, name, found)
                 report.left_out += sides.left_out
             report.programs += len(accepted)
+            report.statements.update(kind for name in accepted for kind in source.statements[name])
     return report
 
 

@@ -65,7 +65,27 @@ def _loop(writer: Writer, place: Place) -> bool:
     return True
 
 
-def _stack(writer: Writer, place: Place) -> bool:
+def _timed_loop(writer: Writer, place: Place) -> bool:
+    """can_loop and cond_break: the loop ends, but the verifier need not see that."""
+    if place.nesting >= MAX_NESTING - 1 or place.in_loop:
+        return False
+    index, most = writer.name("i"), writer.dice.pick((7, 63, 255))
+    inner = replace(place, values=place.values.inner())
+    inner.values.readable += [index, index]
+    limit = f"(({writer.expression(place)}) & {most})"
+    if writer.dice.chance(0.5):
+        with writer.block(f"for (__u32 {index} = 0; {index} < {limit} && can_loop; {index}++)"):
+            writer.body(inner, writer.few(), in_loop=True)
+    else:
+        with writer.block(f"for (__u32 {index} = 0;; {index}++)"):
+            writer.line(f"if ({index} >= {limit})")
+            writer.line("\tbreak;")
+            writer.line("cond_break;")
+            writer.body(inner, writer.few(), in_loop=True)
+    return True
+
+
+def _stack_array(writer: Writer, place: Place) -> bool:
     if not place.values.assignable:
         return False
     kind = writer.dice.pick((*UNSIGNED, *SIGNED))
@@ -89,7 +109,11 @@ def _global(writer: Writer, place: Place) -> bool:
 
 
 def _call(writer: Writer, place: Place) -> bool:
-    callees = [one for one in place.callees if not (one.moves and (place.held or not place.can_move))]
+    callees = [
+        one
+        for one in place.callees
+        if not (one.moves and (place.held or not place.can_move)) and (place.can_throw or not one.throws)
+    ]
     if not callees or place.in_loop:
         return False
     callee = writer.dice.pick(callees)
@@ -126,6 +150,14 @@ def _return(writer: Writer, place: Place) -> bool:
     return True
 
 
+def _throw(writer: Writer, place: Place) -> bool:
+    if not place.can_throw:
+        return False
+    with writer.block(f"if ({writer.condition(place)})"):
+        writer.line(f"bpf_throw({verdict(writer, place)});")
+    return True
+
+
 def verdict(writer: Writer, place: Place) -> str:
     """Return what a program returns: a verdict, or any number, or a redirect."""
     form = writer.dice.below(10)
@@ -147,10 +179,12 @@ STATEMENTS: Final[tuple[tuple[int, Statement], ...]] = (
     (8, _branch),
     (3, _switch),
     (4, _loop),
-    (4, _stack),
+    (2, _timed_loop),
+    (4, _stack_array),
     (4, _global),
     (5, _call),
     (3, _callback),
-    (2, _tail_call),
-    (2, _return),
+    (5, _tail_call),
+    (5, _return),
+    (3, _throw),
 )

@@ -55,10 +55,14 @@ class MapOf:
 
 @dataclass(frozen=True)
 class Declarations:
-    """Everything in front of the programs: ``text``, and what they can use."""
+    """Everything in front of the programs: ``text``, and what they can use.
+
+    ``sequences`` are a queue and a stack, with what is in them.
+    """
 
     text: str
     maps: tuple[MapOf, ...]
+    sequences: dict[str, Cell]
     globals: tuple[tuple[str, str], ...]
 
 
@@ -82,14 +86,30 @@ def declarations(dice: Dice, options: Options) -> Declarations:
         MapOf("prefixes", "LPM_TRIE", "struct prefix", cell(), dice.pick((8, 200)), no_prealloc),
     )
     variables = tuple((f"global{number}", dice.pick((*UNSIGNED, *SIGNED))) for number in range(_GLOBALS))
+    sequences = {"queue": cell(), "stack": cell()}
     lines = [_HEAD, *(one.declared() for one in cells), *(one.declared() for one in maps)]
+    for name, value in sequences.items():
+        lines.append(
+            f"struct {{ __uint(type, BPF_MAP_TYPE_{name.upper()}); __uint(max_entries, {dice.pick((1, 5, 40))}); "
+            f'__type(value, struct {value.name}); }} {name} SEC(".maps");'
+        )
+    lines.append(
+        "struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(map_flags, BPF_F_ZERO_SEED); "
+        f"__uint(max_entries, {dice.pick((20, 300, 3000))}); __uint(map_extra, {dice.pick((0, 1, 3, 15))}); "
+        '__type(value, struct flow); } filter SEC(".maps");'
+    )
+    for name, kind in (("accounts", "HASH"), ("account_slots", "ARRAY")):
+        lines.append(
+            f"struct {{ __uint(type, BPF_MAP_TYPE_{kind}); __uint(max_entries, {dice.pick((4, 16, 32))}); "
+            f'__type(key, __u32); __type(value, struct account); }} {name} SEC(".maps");'
+        )
     for number, (name, kind) in enumerate(variables):
         lines.append(f"{kind} {name}{f' = {dice.below(1 << 7)}' if number % 2 else ''};")
     lines.append(f"static const __u32 numbers[16] = {{{', '.join(str(dice.below(1 << 32)) for _ in range(16))}}};")
     lines.append(f"const volatile __u32 constant = {dice.below(1 << 32)};")
     if options.redirects:
         lines.append(_DEVICES)
-    return Declarations("\n".join(lines), maps, variables)
+    return Declarations("\n".join(lines), maps, sequences, variables)
 
 
 def _cell(dice: Dice, name: str) -> Cell:
@@ -121,14 +141,30 @@ _HEAD: Final = """\
 #define ROTATE32(value, by) ({ __u32 v_ = (value), b_ = (by) & 31; v_ << b_ | v_ >> (-b_ & 31); })
 #define ROTATE64(value, by) ({ __u64 v_ = (value), b_ = (by) & 63; v_ << b_ | v_ >> (-b_ & 63); })
 
+/* As bpf_experimental.h has them: by the name of the instruction, and by its bytes. */
+#define can_loop \\
+	({ __label__ l_break, l_continue; bool ret = true; \\
+	asm volatile goto("may_goto %l[l_break]" :: :: l_break); goto l_continue; \\
+	l_break: ret = false; \\
+	l_continue:; ret; })
+#define cond_break \\
+	({ __label__ l_break, l_continue; \\
+	asm volatile goto("1:.byte 0xe5; .byte 0; .long ((%l[l_break] - 1b - 8) / 8) & 0xffff; .short 0" \\
+	:: :: l_break); goto l_continue; \\
+	l_break: break; \\
+	l_continue:; })
+
+struct bpf_map;
 struct flow { __u32 one; __u16 other; __u8 proto; __u8 zero; };
 struct prefix { __u32 length; __u8 bytes[4]; };
 struct buffer { __u8 bytes[64]; };
 struct state { __u64 sum; __u32 count; __u32 limit; };
+struct account { __u64 sum; __u32 last; struct bpf_spin_lock lock; __s64 bytes; };
 struct record { __u64 what; __u32 of; __u32 then; };
 struct bits { __u32 one : 3, other : 17; __s32 third : 11, fourth : 20; };
 struct bpf_iter_num { __u64 __opaque[1]; } __attribute__((aligned(8)));
 
+extern void bpf_throw(__u64 cookie) __ksym;
 extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
 extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;

@@ -54,7 +54,7 @@ def _numbers(writer: Writer, place: Place) -> bool:
         writer.line(f"bpf_iter_num_new(&{iterator}, {start}, (int)(({writer.expression(place)}) & 7));")
         with writer.block(f"while (({number} = bpf_iter_num_next(&{iterator})))"):
             # Nobody may leave without destroying the iterator.
-            inner = replace(place, values=place.values.inner(), can_tail_call=False)
+            inner = replace(place, values=place.values.inner(), can_tail_call=False, can_throw=False)
             inner.values.readable += [f"*{number}"] * 2
             writer.body(inner, writer.few(), in_loop=True)
         writer.line(f"bpf_iter_num_destroy(&{iterator});")
@@ -211,7 +211,7 @@ STATEMENTS: Final[tuple[tuple[int, Statement], ...]] = (
     (1, _record_dynptr),
     (1, _sample),
     (3, _inner_map),
-    (2, _memory_argument),
+    (4, _memory_argument),
     (2, _bit_fields),
-    (1, _ordered),
+    (3, _ordered),
 )

@@ -1,9 +1,9 @@
 """What statements are written with: where in a program one is, what can be used there, the lines so far."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .declarations import NOTED, Declarations
 from .expressions import SIGNED, SIZES, UNSIGNED, Dice, Options, Values, condition, expression
@@ -13,10 +13,22 @@ MAX_NESTING: Final = 3
 
 @dataclass
 class Callee:
-    """A subprogram: its name, the types of its parameters behind the context, whether it moves elements of maps."""
+    """A subprogram: its name, the types of its parameters behind the context, whether it moves elements of maps, and
+    whether it may throw.
+    """
 
     name: str
     parameters: tuple[str, ...]
+    moves: bool
+    throws: bool
+
+
+@dataclass(frozen=True)
+class ElementCallback:
+    """A callback of bpf_for_each_map_elem: its name, the map that it is for, whether it deletes elements."""
+
+    name: str
+    map: str
     moves: bool
 
 
@@ -25,17 +37,20 @@ class Place:
     """Where statements are written: what can be used, and what must not be done.
 
     ``callbacks`` are of bpf_loop, ``memory_callees`` subprograms that take a pointer to ``struct state``. ``held`` are
-    maps of which there is a pointer to an element. ``can_move``: this function may update and delete.
+    maps of which there is a pointer to an element. ``can_move``: this function may update and delete. ``can_throw``: no
+    callback leads here, and nothing has to be given back.
     """
 
     values: Values
     callees: tuple[Callee, ...] = ()
     callbacks: tuple[str, ...] = ()
     memory_callees: tuple[str, ...] = ()
+    element_callbacks: tuple[ElementCallback, ...] = ()
     held: frozenset[str] = frozenset()
     can_move: bool = True
     has_context: bool = True
     can_tail_call: bool = True
+    can_throw: bool = False
     nesting: int = 0
     in_loop: bool = False
 
@@ -50,6 +65,7 @@ class Writer:
     number: int  # of the program
     statements_of: Sequence[tuple[int, "Statement"]]  # with how often each is written
     lines: list[str] = field(default_factory=list)
+    written: set[str] = field(default_factory=set)  # names of statements
     _names: int = 0
     _indent: int = 1
 
@@ -101,7 +117,9 @@ class Writer:
         for _ in range(count):
             kinds = [kind for weight, kind in self.statements_of for _ in range(weight)]
             for _try in range(20):
-                if self.dice.pick(kinds)(self, place):
+                kind = self.dice.pick(kinds)
+                if kind(self, place):
+                    self.written.add(kind.__name__)
                     break
 
     def body(self, place: Place, count: int, **changes: Any) -> None:
@@ -114,7 +132,13 @@ class Writer:
         return 1 + self.dice.below(most)
 
 
-Statement = Callable[[Writer, Place], bool]
+class Statement(Protocol):
+    """Writes one statement; returns False, and has written nothing, where that cannot be."""
+
+    __name__: str
+
+    def __call__(self, writer: Writer, place: Place, /) -> bool:
+        """Write it."""
 
 
 def atomic(writer: Writer, place: Place, target: str, kind: str) -> str:
