@@ -1,7 +1,10 @@
 """``uxdp test --fuzz``, ``--shrink`` and ``--steps``: a difference that hides is found, shrunk, and seen again."""
 
+import faulthandler
 import json
+import os
 import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +64,34 @@ def test_fuzz_finds_what_a_number_a_map_and_a_frame_before_hide(run: Run, sabota
     text = run("test", bundle, "--steps", "steps.json")
     assert text.exit_code == 1
     assert text.stdout.startswith("fuzz_target: DIFFERENT: bytes, after ")
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Native code that ends its process where it should send a frame."""
+    honest = NativeSide.execute
+
+    def execute_wrongly(side: NativeSide, frames: Sequence[Frame]) -> None:
+        honest(side, frames)
+        if any(side._batch.result(index).verdict == TX for index in range(len(frames))):
+            faulthandler.disable()  # pytest has it print what is known here
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(NativeSide, "execute", execute_wrongly)
+
+
+def test_fuzz_native_code_that_crashes_is_a_difference_that_is_shrunk_and_saved(run: Run, crashing: None) -> None:
+    bundle = bundle_of("fuzz_target")
+    result = run("test", bundle, "--fuzz", 30, "--save-steps", "steps.json", "--shrink-seconds", 10, "--json")
+    assert result.exit_code == 1, result.output
+    (program,) = json.loads(result.stdout)["programs"]
+    assert (program["equal"], program["crash"], program["difference"]) == (False, "SIGSEGV", None)
+    steps = json.loads(Path("steps.json").read_text())["steps"]
+    assert {step["map"] for step in steps if "map" in step} == {"policies"}
+    assert len(steps) <= 8
+    again = run("test", bundle, "--steps", "steps.json")
+    assert again.exit_code == 1, again.output
+    assert again.stdout.startswith("fuzz_target: DIFFERENT: native code ended its process by SIGSEGV, after ")
 
 
 def test_fuzz_without_a_difference_says_how_far_it_got(run: Run) -> None:

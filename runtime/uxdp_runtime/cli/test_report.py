@@ -119,6 +119,8 @@ def _program_json(report: Report, codecs: Mapping[str, MapCodec]) -> dict[str, A
     if found is not None and found.change is not None:
         change = found.change
         document["change"] = {"what": str(change.change), "kernel": change.kernel, "native": change.native}
+    if found is not None and found.crash is not None:
+        document["crash"] = found.crash.name
     if report.again:
         document["again"] = report.again
     if report.shrunk is not None:
@@ -146,6 +148,8 @@ def _program_json(report: Report, codecs: Mapping[str, MapCodec]) -> dict[str, A
 
 
 def _what(found: Finding) -> str:
+    if found.crash is not None:
+        return f"native code ended its process by {found.crash.name}"
     if found.frame is not None:
         return found.frame.what + (_IN_BURSTS if found.frame.in_bursts else "")
     if found.change is not None:

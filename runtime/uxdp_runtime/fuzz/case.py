@@ -71,7 +71,7 @@ def case_json(case: Case) -> dict[str, Any]:
     """Return a case as JSON-able values."""
     return {
         "maps": [{"map": one.map, "key": one.key.hex(), "value": one.value.hex()} for one in case.elements],
-        "steps": [_encoded(step) for step in case.steps],
+        "steps": [encoded(step) for step in case.steps],
     }
 
 
@@ -110,7 +110,7 @@ def read_case(path: str | Path, maps: Iterable[str]) -> Case:
             Element(str(one["map"]), bytes.fromhex(one["key"]), bytes.fromhex(one["value"]))
             for one in document.get("maps", ())
         )
-        steps = tuple(_decoded(one) for one in document["steps"])
+        steps = tuple(decoded(one) for one in document["steps"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
         raise ParameterError(
             f"is no case: {type(cause).__name__}: {cause}", context=str(path), remedy="--save-steps writes such files"
@@ -123,21 +123,26 @@ def read_case(path: str | Path, maps: Iterable[str]) -> Case:
     return case
 
 
-def _encoded(step: Step) -> dict[str, Any]:
+def encoded(step: Step) -> dict[str, Any]:
+    """Return a step as JSON-able values."""
     if isinstance(step, Frame):
-        encoded: dict[str, Any] = {"frame": step.data.hex()}
+        item: dict[str, Any] = {"frame": step.data.hex()}
         if step.metadata:
-            encoded["metadata"] = step.metadata.hex()
+            item["metadata"] = step.metadata.hex()
         if step.description:
-            encoded["description"] = step.description
-        return encoded
-    encoded = {"map": step.map, "key": step.key.hex(), "value": None if step.value is None else step.value.hex()}
+            item["description"] = step.description
+        return item
+    item = {"map": step.map, "key": step.key.hex(), "value": None if step.value is None else step.value.hex()}
     if step.flags:
-        encoded["flags"] = step.flags
-    return encoded
+        item["flags"] = step.flags
+    return item
 
 
-def _decoded(item: dict[str, Any]) -> Step:
+def decoded(item: dict[str, Any]) -> Step:
+    """Return a step from what ``encoded`` made of it.
+
+    :raises ValueError, KeyError, TypeError: it is none
+    """
     if "frame" in item:
         return Frame(
             bytes.fromhex(item["frame"]),

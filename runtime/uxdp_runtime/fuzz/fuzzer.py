@@ -32,6 +32,7 @@ from ..steps import Step
 from ..stores import Stores
 from .case import Case, elements_of, read_case, write_case
 from .explorer import Explorer
+from .journal import Journal
 from .mutation import Mutator
 from .trial import Finding, Trial, run_steps
 
@@ -119,6 +120,7 @@ class Fuzzer:
         seed: int,
         seeds: Sequence[Frame] = (),
         corpus: Path | None = None,
+        journal: Journal | None = None,
         report: Callable[[FuzzResult], None] = lambda _result: None,
     ) -> None:
         """Prepare.
@@ -127,6 +129,7 @@ class Fuzzer:
         :param constants: what steers frames and values
         :param seeds: frames to begin with, beside the generator's
         :param corpus: a folder that keeps inputs
+        :param journal: is told all steps of an epoch before they are taken
         :param report: told now and then how far it is
         """
         self._trial = trial
@@ -134,6 +137,7 @@ class Fuzzer:
         self._constants = constants
         self._seed = seed
         self._folder = corpus
+        self._journal = journal
         self._report = report
         self._result = FuzzResult()
         self._dice = Dice(seed)
@@ -193,8 +197,12 @@ class Fuzzer:
         checked = 0
         frames = 0
         is_over = False
+        if self._journal is not None:
+            self._journal.clear()
         while not is_over:
             steps, is_known = self._next(explorer)
+            if self._journal is not None:
+                self._journal.add(steps)
             is_new = explorer.run(steps)
             if is_new:
                 self._corpus.add(steps, is_new=not is_known)

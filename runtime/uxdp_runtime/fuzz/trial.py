@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from signal import Signals
 from typing import Final
 
 from uxdp_bundle.binding import BoundBundle
@@ -18,13 +19,16 @@ from ..steps import MapChange, Step
 from ..stores import ControlLibrary, MapOperationError
 from ..verify import VerifiedObject, verify
 from .case import Case
+from .child import CrashError, in_child
 
 MAX_MAP_DIFFERENCES: Final = 10
+_CRASH: Final = "end by "
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The first difference of a case: of a frame, of the answer to a change of a map, or in the end of maps.
+    """The first difference of a case: of a frame, of the answer to a change of a map, or in the end of maps; or the
+    signal that native code ended its process by, in whichever of the steps.
 
     ``steps``: how many of the case's steps it took.
     """
@@ -33,10 +37,13 @@ class Finding:
     frame: FrameDifference | None = None
     change: ChangeDifference | None = None
     maps: tuple[MapDifference, ...] = ()
+    crash: Signals | None = None
 
     @property
     def kind(self) -> str:
         """What differs, in words that are equal for equal causes as far as one can tell."""
+        if self.crash is not None:
+            return f"{_CRASH}{self.crash.name}"
         if self.frame is not None:
             return self.frame.what + (" in bursts" if self.frame.in_bursts else "")
         if self.change is not None:
@@ -115,12 +122,22 @@ class Trial:
             sides.fill(case.contents)
             return run_steps(sides, case.steps)
 
+    def run_apart(self, case: Case) -> Finding | None:
+        """Run a case in a child process, where native code that crashes ends nothing else."""
+        try:
+            finding, self.origin = in_child(lambda: (self.run(case), self.origin))
+        except CrashError as crash:
+            return Finding(len(case.steps), crash=crash.signal)
+        return finding
+
     def judge(self, kind: str) -> Callable[[Case], Finding | None]:
         """Return what tells of a case whether it still differs in the same: no, if it cannot be run."""
 
+        run = self.run_apart if kind.startswith(_CRASH) else self.run
+
         def judged(case: Case) -> Finding | None:
             try:
-                found = self.run(case)
+                found = run(case)
             except (BpfError, ParameterError, MapOperationError):
                 return None
             return found if found is not None and found.kind == kind else None
