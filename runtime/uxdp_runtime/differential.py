@@ -10,52 +10,38 @@ it runs twice: frame by frame, which tells where a difference begins, and once m
 A redirect's target comes from a second copy of the program in the kernel (see redirects). Where that cannot tell, the
 target is not compared; ``targets_not_compared`` says how often and why.
 
-Records are read after every frame and stay in their ring buffer until it has been full for a while: so a program that
-finds no room is compared, too.
-
 Time and random numbers differ between two runs in the kernel, too. So there is a third native run (the shadow) with
 another clock and other random numbers; see outcomes. A frame on which it disagrees with the first is left out, and
 counted in ``left_out``. The order of a hash map's elements means nothing; they are compared as sets.
 """
 
-import os
 import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from typing import Final, NamedTuple, Self
 
-from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_bundle.manifest import MapDefinition
 
 from .bpf.cpus import num_possible_cpus
-from .bpf.inner_maps import KernelMaps, split_inner_name
-from .bpf.maps import Map
-from .bpf.perf_buffer import PerfBuffer
-from .bpf.ring_buffer import RingBuffer
-from .bpf.test_run import TestRunner
+from .bpf.inner_maps import split_inner_name
 from .compile.program import CompiledProgram
-from .errors import BpfError
 from .frames.generate import Frame
+from .kernel_side import KernelSide
 from .native_side import NativeSide
 from .outcomes import (
     GARBAGE,
     SHADOW_GARBAGE,
-    VERDICTS,
     MapDifference,
     Outcome,
-    Records,
-    Redirect,
     core,
     difference,
     joined,
     map_difference,
     same_records,
 )
-from .redirects import RedirectTwin, redirects
 from .steps import MapChange
 from .store import SEQUENCES
 from .stores import ControlLibrary, Store, Stores
@@ -73,13 +59,10 @@ _PIECE: Final = 4096
 _UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter", "user_ringbuf"})
 _PER_CPU: Final = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _PER_CPU_ALIGNMENT: Final = 8
-_REDIRECT: Final = VERDICTS.index("REDIRECT")
 # Timers that are due within this time are waited for; what others will do cannot be compared.
 _TIMER_NS: Final = 300_000_000
 # As uxdp_run looks ahead (UXDP_GROUP, native/run.c).
 BURST_FRAMES: Final = 32
-# How many frames meet a ring buffer that is as good as full before it is emptied.
-_FRAMES_WHILE_FULL: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +103,9 @@ class Differential:
 
         :raises UnsupportedFeatureError: the kernel does not run the program in a test
         """
-        self._verified = compiled.verified
         source = compiled.source
-        self._entry = source.entry
-        compiled.verified.programs[source.entry].check_runs_in_kernel("in a test")
-        self._kernel = KernelMaps(source.maps, self._verified.maps)
-        self._runner = TestRunner(compiled.verified.programs[source.entry].fd)
-        self._cpus = os.sched_getaffinity(0)
-        self._cpu = min(self._cpus)
+        self._kernel = KernelSide(compiled.verified, source.entry, source.maps)
+        self._cpu = self._kernel.cpu
         self._native = NativeSide(compiled, control, self._cpu, garbage=GARBAGE)
         self._burst = NativeSide(compiled, control, self._cpu, garbage=GARBAGE, burst_frames=BURST_FRAMES)
         self._shadow = NativeSide(
@@ -135,13 +113,7 @@ class Differential:
         )
         self._sides = (self._native, self._burst, self._shadow)
         self._waiting: list[_Waiting] = []
-        self._twin: RedirectTwin | None = None
-        self._no_twin = ""
-        self._rings: list[_Ring] = []
-        self._perf: list[_Perf] = []
-        self._resources = ExitStack()
         self.left_out = 0
-        self.targets_not_compared: Counter[str] = Counter()
         self.maps_not_compared = ""
 
     @property
@@ -149,36 +121,19 @@ class Differential:
         """The native side's maps."""
         return self._native.stores
 
+    @property
+    def targets_not_compared(self) -> Counter[str]:
+        """How many redirected frames were not compared in where they go, by the reason."""
+        return self._kernel.targets_not_compared
+
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            # The kernel runs the program where this thread is: per-CPU slots must not wander.
-            stack.callback(os.sched_setaffinity, 0, self._cpus)
-            os.sched_setaffinity(0, {self._cpu})
-            if redirects(self._verified):
-                try:
-                    self._twin = stack.enter_context(RedirectTwin(self._verified, self._entry))
-                except UnsupportedFeatureError as reason:
-                    self._no_twin = str(reason)
-            for store in self.stores:
-                if store.definition.type == "ringbuf":
-                    name = store.definition.name
-                    kernel = stack.enter_context(RingBuffer(self._verified.maps[name]))
-                    self._rings.append(_Ring(name, kernel, store.definition.max_entries))
-            for store in self.stores:
-                if store.definition.type == "perf_event_array":
-                    name = store.definition.name
-                    samples = stack.enter_context(PerfBuffer(self._verified.maps[name]))
-                    self._perf.append(_Perf(name, samples))
-            self._resources = stack.pop_all()
+        self._kernel.__enter__()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         for side in self._sides:
             side.close()
-        self._rings.clear()
-        self._perf.clear()
-        self._twin = None
-        self._resources.close()
+        self._kernel.__exit__(*exception)
 
     def fill(self, contents: Mapping[str, Iterable[tuple[bytes, bytes]]]) -> None:
         """Give both sides the same elements: map name -> (key, value) pairs as bpf(2) takes them.
@@ -187,10 +142,7 @@ class Differential:
         """
         for name, items in contents.items():
             elements = tuple(items)
-            if self._twin is not None:
-                self._twin.fill(name, elements, self._kernel)
-            else:
-                self._kernel.update(name, elements)
+            self._kernel.fill(name, elements)
             for key, value in elements:
                 for side in self._sides:
                     side.stores.update(name, key, value)
@@ -199,10 +151,7 @@ class Differential:
         """Put programs of the object into a prog_array on all sides, by index."""
         for index, program in programs.items():
             key = struct.pack("=I", index)
-            self._verified.maps[name].update(key, struct.pack("=I", self._verified.programs[program].fd))
-            if self._twin is not None:
-                self._twin.link(name, key, program)
-            for side in self._sides:
+            for side in (self._kernel, *self._sides):
                 side.link(name, key, program)
 
     def change(self, change: MapChange) -> ChangeDifference | None:
@@ -210,11 +159,7 @@ class Differential:
 
         What waits for its burst has to be run before: call it between calls of ``run``.
         """
-        if self._twin is not None:
-            kernel = self._twin.change(change, self._kernel)
-        else:
-            with self._kernel.open(change.map) as original:
-                kernel = change.apply(original)
+        kernel = self._kernel.change(change)
         results = [side.change(change) for side in self._sides]
         wrong = next((result for result in results if result != kernel), None)
         return None if wrong is None else ChangeDifference(change, kernel, wrong)
@@ -228,7 +173,7 @@ class Differential:
         item = next(numbered, None)
         while item is not None:
             number, frame = item
-            kernel = self._in_kernel(frame)
+            kernel = self._kernel.run(frame)
             native, shadow = (self._alone(side, frame) for side in (self._native, self._shadow))
             by_chance = core(native) != core(shadow)
             self.left_out += by_chance
@@ -236,13 +181,15 @@ class Differential:
             found = FrameDifference(number, frame, kernel, native, what) if what else None
             self._waiting.append(_Waiting(number, frame, kernel, native, shadow, by_chance))
             item = next(numbered, None)
-            full = [ring for ring in self._rings if ring.frames_while_full >= _FRAMES_WHILE_FULL]
+            full = list(self._kernel.full_rings())
             if item is None or full or len(self._waiting) == BURST_FRAMES:
                 in_burst = self._run_burst()
                 found = found or in_burst
             yield frame, kernel, found
+            # At once on all sides.
             for ring in full:
-                self._empty(ring)
+                for side in (self._kernel, *self._sides):
+                    side.empty_ring(ring)
 
     def map_differences(self) -> Iterator[MapDifference]:
         """Yield the elements that differ now, map by map; those that differ only in bursts if there are no others."""
@@ -287,16 +234,13 @@ class Differential:
                         yield from map_difference(definition.name, key, *(_unfilled(definition, one) for one in values))
         for name in stores.sections:
             data = (bytes(side.section(name)) for side in (stores, self._native.stores, self._shadow.stores))
-            yield from map_difference(name, bytes(4), self._verified.maps[name].lookup(bytes(4)), *data)
+            yield from map_difference(name, bytes(4), self._kernel.section(name), *data)
 
     def _sequence_differences(self, store: Store) -> Iterator[MapDifference]:
         """Yield the values of a queue or stack that differ; their places stand for keys."""
         name = store.definition.name
-        with self._kernel.open(name) as kernel:
-            assert isinstance(kernel, Map)  # noqa: S101  # it is no map of maps
-            here = kernel.values()
         others = ([value for _key, value in side[name].items()] for side in (self._native.stores, self._shadow.stores))
-        sides = (here, [value for _key, value in store.items()], *others)
+        sides = (self._kernel.values(name), [value for _key, value in store.items()], *others)
         for place, values in enumerate(zip_longest(*sides)):
             yield from map_difference(name, struct.pack("=I", place), *values)
 
@@ -312,35 +256,6 @@ class Differential:
                 yield dict(here), dict(there)
             if not here and not there:
                 return
-
-    def _in_kernel(self, frame: Frame) -> Outcome:
-        result = self._runner.run(
-            frame.data, metadata=frame.metadata, ifindex=frame.ingress_ifindex, queue=frame.rx_queue_index
-        )
-        redirect = self._target(frame, result.verdict)
-        return Outcome(
-            *(result.verdict, result.frame, result.metadata, redirect),
-            (*(ring.advance() for ring in self._rings), *(perf.advance() for perf in self._perf)),
-        )
-
-    def _target(self, frame: Frame, verdict: int) -> Redirect | None:
-        """Return where the kernel sends a frame that it redirects; None if it does not, or if that is not known."""
-        redirect = None
-        reason = self._no_twin
-        if self._twin is not None:
-            try:
-                redirect = self._twin.run(frame)
-                reason = "a second run in the kernel did not redirect the frame"
-            except BpfError as refused:
-                # What it has not seen the twin does not remember: no later answer can be trusted.
-                size = f"{len(frame.data)} bytes and {len(frame.metadata)} of metadata"
-                self._no_twin = reason = f"the kernel does not redirect a frame of {size} in a test: {refused}"
-                self._twin = None
-        if verdict != _REDIRECT:
-            return None
-        if redirect is None:
-            self.targets_not_compared[reason] += 1
-        return redirect
 
     @staticmethod
     def _alone(side: NativeSide, frame: Frame) -> Outcome:
@@ -367,14 +282,6 @@ class Differential:
         kernel, outcome = replace(last.kernel, records=expected), replace(outcomes[-1], records=records)
         return FrameDifference(last.number, last.frame, kernel, outcome, "ring-buffer records", in_bursts=True)
 
-    def _empty(self, ring: "_Ring") -> None:
-        """Empty a ring buffer that was full for a while, on all sides at once."""
-        ring.empty()
-        for side in self._sides:
-            side.empty_ring(ring.map)
-        if self._twin is not None:
-            self._twin.release_records(ring.map)
-
 
 def _unfilled(definition: MapDefinition, value: bytes | None) -> bytes | None:
     """Return a value with zeros where per-CPU values are filled up to 8 bytes.
@@ -399,48 +306,6 @@ class _Waiting(NamedTuple):
     native: Outcome
     shadow: Outcome
     by_chance: bool
-
-
-class _Ring:
-    """One ring buffer of the kernel: how far it was read, and for how many frames it has been as good as full."""
-
-    def __init__(self, name: str, kernel: RingBuffer, size_bytes: int) -> None:
-        self.map = name
-        self.frames_while_full = 0
-        self._kernel = kernel
-        self._size_bytes = size_bytes
-        self._position = 0
-        self._emptied_at = 0
-        self._most_bytes = 0
-
-    def advance(self) -> Records:
-        """Return what was added since the last call."""
-        submitted, end = self._kernel.read(self._position)
-        added = end - self._position
-        self._position = end
-        self._most_bytes = max(self._most_bytes, added)
-        if self._position - self._emptied_at + self._most_bytes > self._size_bytes:
-            self.frames_while_full += 1
-        return Records(self.map, added, tuple(submitted))
-
-    def empty(self) -> None:
-        """Give the kernel all room back."""
-        self._kernel.release()
-        self._emptied_at = self._position
-        self.frames_while_full = 0
-
-
-class _Perf:
-    """The samples that go to one perf_event_array of the kernel; they are taken at once."""
-
-    def __init__(self, name: str, kernel: PerfBuffer) -> None:
-        self._name = name
-        self._kernel = kernel
-
-    def advance(self) -> Records:
-        """Return what was added since the last call."""
-        samples = tuple(self._kernel.take())
-        return Records(self._name, sum(map(len, samples)), samples)
 
 
 def native_cpus() -> int:

@@ -33,7 +33,7 @@ def test_differential_another_program_in_the_kernel_is_noticed(
     with bound_image(_image("tail_calls")) as bound, verify(bound) as verified:
         compiled = compile_program(verified, "first", target, num_cpus=native_cpus(), cache_directory=cache)
         with Differential(compiled, control) as sides:
-            sides._runner = TestRunner(verified.programs["second"].fd)
+            sides._kernel._runner = TestRunner(verified.programs["second"].fd)
             _frame, _outcome, difference = next(iter(sides.run(generate(1, 1))))
             assert difference is not None
             assert (difference.what, difference.kernel.verdict, difference.native.verdict) == ("verdict", 3, 1)
@@ -58,7 +58,7 @@ def test_differential_another_redirect_target_is_noticed(
     with bound_image(_image("redirect_targets")) as bound, verify(bound) as verified:
         compiled = compile_program(verified, "targets", target, num_cpus=native_cpus(), cache_directory=cache)
         with Differential(compiled, control) as sides, RedirectTwin(verified, "shifted") as twin:
-            sides._runner, sides._twin = TestRunner(verified.programs["shifted"].fd), twin
+            sides._kernel._runner, sides._kernel.twin = TestRunner(verified.programs["shifted"].fd), twin
             found = [difference for _frame, _outcome, difference in sides.run(generate(300, 3)) if difference]
             assert {difference.what for difference in found} == {"redirect target"}
             moves = [(difference.kernel.redirect, difference.native.redirect) for difference in found]
@@ -108,7 +108,7 @@ def test_differential_another_byte_in_a_record_is_noticed(
     with bound_image(_image("ring_records")) as bound, verify(bound) as verified:
         compiled = compile_program(verified, "records", target, num_cpus=native_cpus(), cache_directory=cache)
         with Differential(compiled, control) as sides:
-            sides._runner = TestRunner(verified.programs["other"].fd)
+            sides._kernel._runner = TestRunner(verified.programs["other"].fd)
             found = next(difference for _frame, _outcome, difference in sides.run(generate(100, 1)) if difference)
             assert found.what == "ring-buffer records"
             kernel_record, native_record = (side.records[1].submitted[0] for side in (found.kernel, found.native))
@@ -121,7 +121,7 @@ def test_differential_a_record_that_is_not_submitted_is_noticed(
     with bound_image(_image("ring_records")) as bound, verify(bound) as verified:
         compiled = compile_program(verified, "records", target, num_cpus=native_cpus(), cache_directory=cache)
         with Differential(compiled, control) as sides:
-            ring = sides._rings[0]
+            ring = sides._kernel._rings[0]
             frames = sides.run(generate(100, 1))
             assert next(frames)[2] is None
             ring._position += 16  # as if the kernel had reserved less

@@ -32,10 +32,10 @@ def test_case_with_sockets_agrees_with_the_kernel(
     with bound_image(image) as bound, verify(bound) as verified, socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
         compiled = compile_program(verified, "map_xskmap", target, num_cpus=native_cpus(), cache_directory=cache)
         with Differential(compiled, control) as sides:
-            assert sides._twin is not None
+            assert sides._kernel.twin is not None
             for key in (1, 2):
                 packed = struct.pack("=I", key)
-                for item in (verified.maps["sockets"], sides._twin._copy.maps["sockets"]):
+                for item in (verified.maps["sockets"], sides._kernel.twin._copy.maps["sockets"]):
                     item.update(packed, struct.pack("=I", xsk.fileno()))
                 for side in sides._sides:
                     side.stores["sockets"].update(packed, struct.pack("=I", UNBOUND_QUEUE))
