@@ -94,6 +94,18 @@ def test_fuzz_native_code_that_crashes_is_a_difference_that_is_shrunk_and_saved(
     assert again.stdout.startswith("fuzz_target: DIFFERENT: native code ended its process by SIGSEGV, after ")
 
 
+def test_frames_that_crash_native_code_are_shrunk_and_saved(run: Run, crashing: None) -> None:
+    bundle = bundle_of("native/adjust_head")
+    result = run("test", bundle, "--shrink", "--save-frames", "small.pcap", "--json")
+    assert result.exit_code == 1, result.output
+    (program,) = json.loads(result.stdout)["programs"]
+    assert (program["crash"], program["shrunk"]["complete"]) == ("SIGSEGV", True)
+    assert len(list(read_capture("small.pcap"))) == 1
+    again = run("test", bundle, "--pcap", "small.pcap")
+    assert again.exit_code == 1, again.output
+    assert ": DIFFERENT: native code ended its process by SIGSEGV, after 1 frames" in again.stdout
+
+
 def test_fuzz_without_a_difference_says_how_far_it_got(run: Run) -> None:
     bundle = bundle_of("fuzz_target")
     result = run("test", bundle, "--fuzz", 2)

@@ -1,5 +1,7 @@
 """``uxdp test``: the same frames in the kernel and natively, and the first difference."""
 
+import ctypes
+import mmap
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ from ..differential import Differential, native_cpus
 from ..errors import ParameterError
 from ..frames.generate import Frame
 from ..fuzz.case import Case, elements_of, read_case
+from ..fuzz.child import CrashError, in_child
 from ..fuzz.trial import MAX_MAP_DIFFERENCES, Finding, Trial
 from ..map_file import Contents
 from ..map_values import MapCodec
@@ -28,6 +31,8 @@ from .test_report import Report, print_report, print_sum, report_json
 
 if TYPE_CHECKING:
     from uxdp_bundle.binding import BoundBundle
+
+    from ..compile.program import CompiledProgram
 
 EXIT_DIFFERENT: Final = 1
 # Programs of devmap and cpumap entries: BPF_PROG_TEST_RUN refuses them, and no interface runs them.
@@ -274,40 +279,71 @@ def _compare(
     *,
     progress: bool,
 ) -> Report:
-    """Run the frames through one program on both sides, from fresh maps on."""
+    """Run the frames through one program on both sides, from fresh maps on; native code that crashes differs, too."""
     from ..compile.cache import cache_directory
     from ..compile.program import compile_program
-    from ..stores import control_library
     from ..verify import verify
 
-    report = Report(name)
     with verify(bound, programs=programs_to_load(bound, name), params=params) as verified:
         compiled = compile_program(verified, name, None, num_cpus=native_cpus(), cache_directory=cache_directory())
         report_origin(compiled)
+        # The child's is the same memory.
+        taken = ctypes.c_uint64.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_uint64)))
+        try:
+            report = in_child(lambda: _run(compiled, name, contents, source, taken, progress=progress))
+        except CrashError as crash:
+            if not taken.value:
+                raise
+            report = Report(name, frames=taken.value, finding=Finding(taken.value, crash=crash.signal))
         report.origin = compiled.origin.value
-        with (
-            Differential(compiled, control_library()) as sides,
-            source.open(f"test {name}", progress=progress) as frames,
-        ):
-            sides.fill(contents)
-            for _frame, outcome, difference in sides.run(_runnable(frames, report.skipped)):
-                report.frames += 1
-                report.verdicts[verdict_name(outcome.verdict)] += 1
-                report.targets += outcome.redirect is not None
-                report.records += sum(len(records.submitted) for records in outcome.records)
-                if difference is not None:
-                    report.finding = Finding(report.frames, frame=difference)
-                    break
-            if report.frames == 0:
-                raise UxdpError("no frame to test with", context=source.capture or "")
-            if report.finding is None:
-                maps = tuple(islice(sides.map_differences(), MAX_MAP_DIFFERENCES))
-                report.finding = Finding(report.frames, maps=maps) if maps else None
-            report.num_maps = len(verified.maps)
-            report.left_out = sides.left_out
-            report.targets_not_compared = dict(sides.targets_not_compared)
-            report.maps_not_compared = sides.maps_not_compared
+        report.num_maps = len(verified.maps)
     return report
+
+
+def _run(
+    compiled: "CompiledProgram",
+    name: str,
+    contents: Contents,
+    source: _Source,
+    taken: ctypes.c_uint64,
+    *,
+    progress: bool,
+) -> Report:
+    """Run the frames until one differs.
+
+    :param taken: is told how many frames were taken so far
+    """
+    from ..stores import control_library
+
+    report = Report(name)
+    with (
+        Differential(compiled, control_library()) as sides,
+        source.open(f"test {name}", progress=progress) as frames,
+    ):
+        sides.fill(contents)
+        for _frame, outcome, difference in sides.run(_counted(_runnable(frames, report.skipped), taken)):
+            report.frames += 1
+            report.verdicts[verdict_name(outcome.verdict)] += 1
+            report.targets += outcome.redirect is not None
+            report.records += sum(len(records.submitted) for records in outcome.records)
+            if difference is not None:
+                report.finding = Finding(report.frames, frame=difference)
+                break
+        if report.frames == 0:
+            raise UxdpError("no frame to test with", context=source.capture or "")
+        if report.finding is None:
+            maps = tuple(islice(sides.map_differences(), MAX_MAP_DIFFERENCES))
+            report.finding = Finding(report.frames, maps=maps) if maps else None
+        report.left_out = sides.left_out
+        report.targets_not_compared = dict(sides.targets_not_compared)
+        report.maps_not_compared = sides.maps_not_compared
+    return report
+
+
+def _counted(frames: Iterator[Frame], taken: ctypes.c_uint64) -> Iterator[Frame]:
+    for frame in frames:
+        taken.value += 1
+        yield frame
 
 
 def _runnable(frames: Iterator[Frame], skipped: Counter[str]) -> Iterator[Frame]:
