@@ -1,4 +1,4 @@
-"""Which flags maps of each type may have: native code has every map that the running kernel creates."""
+"""Which flags maps of each type may have, and which may be inner ones, asked of the running kernel."""
 
 import ctypes
 import os
@@ -13,6 +13,7 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
 from uxdp_runtime.bpf import syscall
 from uxdp_runtime.bpf.maps import Map
+from uxdp_runtime.compile.inner_maps import INNER_TYPES, REFUSED_INNER
 from uxdp_runtime.stores import control_library
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("kernel")]
@@ -65,3 +66,12 @@ def test_native_maps_have_the_flags_that_the_kernels_may_have(kind: str) -> None
     # A program with a map that the kernel refuses is not loaded, so natively these are never made.
     only_native = {flags for flags in native - kernel if not any(flags & both == both for both in ACCESS.values())}
     assert all(kind.startswith("devmap") and flags & RDONLY_PROG for flags in only_native)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SUPPORTED if not kind.endswith("_of_maps")])
+def test_inner_maps_that_the_kernel_takes_are_native_or_refused_with_a_reason(kind: str) -> None:
+    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    flags = NO_PREALLOC if kind == "lpm_trie" else 0
+    with Map.create(kind, key_size=key, value_size=value, max_entries=entries, flags=flags) as inner:
+        taken = kernel_takes("array_of_maps", 0, inner)
+    assert taken == (kind in INNER_TYPES | REFUSED_INNER.keys())

@@ -19,10 +19,16 @@ from uxdp_bundle.map_definitions import MAP_TYPES
 from .ir_text import Function, result_of
 
 OUTER_TYPES: Final = frozenset({"array_of_maps", "hash_of_maps"})
-# Records in ring buffers, and redirects, are told apart by the map's name, which an inner map has not got.
 INNER_TYPES: Final = frozenset(
     {"array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie", "queue", "stack"}
 )
+# Why others are refused; SUPPORT.md says the same.
+_NAMELESS: Final = "records and redirects are told by the map's name, which an inner map has not got"
+REFUSED_INNER: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("ringbuf", "user_ringbuf", "perf_event_array"), _NAMELESS),
+    **dict.fromkeys(("devmap", "devmap_hash", "cpumap", "xskmap"), _NAMELESS),
+    "bloom_filter": "a bundle does not say how many hashes an inner one has",
+}
 # The operand of a helper that is a map.
 MAP_OPERANDS: Final[Mapping[str, int]] = {
     "bpf_map_lookup_elem": 0,
@@ -54,7 +60,8 @@ def check_inner(definition: MapDefinition, place: str) -> None:
     if inner is None:
         reason = f"map {definition.name} does not declare what its inner maps are like"
     elif inner.type not in INNER_TYPES:
-        reason = f"no native implementation of maps of type {inner.type} in map {definition.name}"
+        why = REFUSED_INNER.get(inner.type, "it has no native implementation")
+        reason = f"maps of type {inner.type} in map {definition.name}: {why}"
     else:
         return
     raise UnsupportedFeatureError(f"map type {definition.type}", reason, context=place or f"map {definition.name}")
