@@ -13,7 +13,7 @@ from uxdp_runtime.stores import ControlLibrary
 pytestmark = pytest.mark.kernel
 
 SEED = 1
-PROGRAMS = 25  # of an object
+PROGRAMS = 27  # of an object
 FRAMES = 32
 # In parts, so that all CPUs take part; together more than 500 programs, under `make soak` thousands.
 PARTS = 4
