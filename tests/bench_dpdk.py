@@ -6,6 +6,8 @@ testpmd and uxdp take turns on one CPU. What there is to receive comes from net_
 thread, or through memif from a testpmd on the other CPU, which sends back what it gets, 512 frames in all. Both never
 sleep, so rates are frames by the CPU time of the thread that serves, and what else runs on the machine disturbs less;
 of a run the median second counts, of all rounds the median, and of what is promised the median of the rounds' ratios.
+Both have huge pages, which are reserved for the time: in usual ones, a frame's page is hardly ever in the TLB, so that
+the first load from a frame waits, and what a program takes depends on what it has to do meanwhile.
 Run it on a quiet machine, as root. Exit code 1 if a promise is not kept.
 """
 
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench_afxdp import BALANCED, BALANCER_MAPS, EXAMPLES, build_bundles, isolate
+from tests.huge_pages import reserved_huge_pages
 from tests.native_library import clang
 from tests.serving import wait_until
 from tests.serving_dpdk import namespace, serving_dpdk
@@ -36,7 +39,8 @@ PEER_CPU, SERVED_CPU = 0, 1
 SETTLE_SECONDS = 0.5
 MAX_IDLE_SECONDS = 12  # testpmd waits for links up to 9
 CONNECTED_SECONDS = 3.0
-EAL = ("--no-shconf", "--no-pci", "--no-telemetry", "--no-huge", "-m", "512")
+EAL = ("--in-memory", "--no-pci", "--no-telemetry", "-m", "512")
+HUGE_PAGES = 700  # of 2 MiB: for two of testpmd, or one and uxdp
 TESTPMD = ("--total-num-mbufs=16384", "--nb-cores=1")
 SERVING = ("--stats-period=1", "--burst=64")  # which is our burst
 CAPTURED_FLOWS = 4096  # net_pcap keeps them in mbufs
@@ -258,7 +262,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, namespace() as where:
+    with tempfile.TemporaryDirectory() as name, namespace() as where, reserved_huge_pages(HUGE_PAGES) as has_room:
+        if not has_room:
+            print(
+                f"the kernel has no room for {HUGE_PAGES} huge pages of 2 MiB, which DPDK is measured with",
+                file=sys.stderr,
+            )
+            return 1
         folder = Path(name)
         isolate(folder)
         bundles = build_bundles(folder, FUNCTIONS)

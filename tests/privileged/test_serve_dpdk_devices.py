@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.huge_pages import reserved_huge_pages
 from tests.privileged.test_serve_dpdk import bundle, udp_frame
 from tests.privileged.test_serve_verdicts import CASES, PASS, TX, order
 from tests.serving import packet_socket, received, send_all, wait_until
@@ -27,7 +26,6 @@ from uxdp_cc.build import BuildRequest, build
 
 pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "user")]
 
-HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 COUNTER = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -86,31 +84,19 @@ def test_queues_have_workers_and_slots_of_per_cpu_maps_of_their_own(where: str, 
         assert stop_and_count(service) == [(8192, 8192)]
 
 
-@contextmanager
-def huge_pages(count: int) -> Iterator[None]:
-    before = HUGE_PAGES.read_text()
-    HUGE_PAGES.write_text(str(count))
-    try:
-        if int(HUGE_PAGES.read_text()) < count:
-            if "dpdk" in os.environ.get("UXDP_REQUIRE", "").split(","):
-                pytest.fail("UXDP_REQUIRE=dpdk: the kernel has no room for huge pages")
-            pytest.skip("the kernel has no room for huge pages")
-        yield
-    finally:
-        HUGE_PAGES.write_text(before)
-
-
 def test_huge_pages_are_used_if_there_are_enough(where: str, tmp_path: Path) -> None:
     port = captures(tmp_path, 0, [udp_frame(number) for number in range(10)])
     # Other tests' services take some, too, while there are any.
-    with (
-        huge_pages(256),
-        serving_dpdk(where, bundle("l2_swap", tmp_path), name="huge", vdevs=[port.vdev]) as service,
-    ):
-        wait_until(lambda: service.totals()["tx"] == 10, "all transmitted")
-        assert service.ask("status")["huge_pages"] is True
-        assert "usual pages" not in service.log
-        assert stop_and_count(service) == [(4096, 4096)]
+    with reserved_huge_pages(256) as has_room:
+        if not has_room and "dpdk" in os.environ.get("UXDP_REQUIRE", "").split(","):
+            pytest.fail("UXDP_REQUIRE=dpdk: the kernel has no room for huge pages")
+        if not has_room:
+            pytest.skip("the kernel has no room for huge pages")
+        with serving_dpdk(where, bundle("l2_swap", tmp_path), name="huge", vdevs=[port.vdev]) as service:
+            wait_until(lambda: service.totals()["tx"] == 10, "all transmitted")
+            assert service.ask("status")["huge_pages"] is True
+            assert "usual pages" not in service.log
+            assert stop_and_count(service) == [(4096, 4096)]
     with serving_dpdk(where, bundle("l2_swap", tmp_path), name="usual", vdevs=["net_null0"]) as service:
         assert service.ask("status")["huge_pages"] is False
         assert re.search(r"DPDK uses usual pages: 66 MiB are needed, \d+ MiB are free in huge pages", service.log)
