@@ -148,6 +148,11 @@ class NativeModule:
         """The address of ``uxdp_run``, for callers that are no Python."""
         return self._object.address("uxdp_run")
 
+    @property
+    def asks_for_room(self) -> bool:
+        """Whether the program asks where frames' buffers begin or end; else it moves no end of a frame."""
+        return bool(self._object.function("uxdp_asks_for_room", ctypes.c_uint8)() & 1)  # one bit is said
+
     def address(self, name: str) -> int:
         """Return the address of something that the object defines."""
         return self._object.address(name)

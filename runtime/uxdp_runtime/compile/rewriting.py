@@ -45,6 +45,8 @@ _EXTERNAL_PREFIXES: Final = ("llvm.", "uxdp.store.", "uxdp.cpu_store.", late_val
 _REDIRECTS: Final = frozenset(("uxdp_helper_redirect", "uxdp_helper_redirect_map"))
 # What is given an address that nobody has checked: it may be of the program's own memory, or of none.
 _READS_ANYWHERE: Final = re.compile("uxdp_(?:helper_probe_read_|kfunc_probe_read_|kfunc_str|kfunc_iter_bits_new)")
+# What moves one of a frame's ends, or looks whether memory is of the frame.
+_ASKS_FOR_ROOM: Final = re.compile(rf"uxdp_helper_xdp_adjust_|{_READS_ANYWHERE.pattern}|uxdp_(?:helper|kfunc)_dynptr_")
 # What takes a dynptr, or such an address: either may be of the frame at hand.
 _ASKS_FOR_FRAME: Final = re.compile(rf"{_READS_ANYWHERE.pattern}|uxdp_(?:helper|kfunc)_dynptr_")
 
@@ -134,6 +136,7 @@ def native_text(llvm: Any, request: dict[str, Any], library: Any, ir: bytes) -> 
     entry = request["entry"]
     module.items += [
         _answer("uxdp_redirects", bool(called & _REDIRECTS)),
+        _answer("uxdp_asks_for_room", any(_ASKS_FOR_ROOM.match(name) for name in called)),
         _answer("uxdp_has_inner_maps", bool(templates)),
         _answer("uxdp_asks_for_frame", any(name in _REDIRECTS or _ASKS_FOR_FRAME.match(name) for name in called)),
         _answer("uxdp_asks_for_memory", any(_READS_ANYWHERE.match(name) for name in called)),

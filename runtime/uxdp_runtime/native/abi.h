@@ -165,12 +165,22 @@ extern UXDP_WORKER_STORAGE struct uxdp_worker uxdp_worker;
 /* The program itself; the compiler defines it as a call of the entry that was asked for. */
 u32 uxdp_program(struct uxdp_frame *frame);
 
+/* In the place of a verdict that all frames of a burst have. */
+#define UXDP_VERDICTS_DIFFER 0xffffffffu
+
+/*
+ * Whether the program asks where a frame's buffer begins or ends, as it does before it moves a
+ * frame's own ends. Otherwise hard_start and limit need not be filled in, and frames stay where
+ * they are.
+ */
+bool uxdp_asks_for_room(void);
+
 /*
  * Call the timers that are due, then run the program on n frames, which may be none; fills in
- * verdict and redirect_*. Descriptors are zero before they are used first: of what the program
- * never asks for, nothing is written.
+ * verdict and redirect_*, and returns the verdict that all of them have. Descriptors are zero
+ * before they are used first: of what the program never asks for, nothing is written.
  */
-void uxdp_run(struct uxdp_frame *frames, u32 n);
+u32 uxdp_run(struct uxdp_frame *frames, u32 n);
 
 /*
  * Where a tail call leads: the number of a program (what the map's store has, minus 1), or -ENOENT

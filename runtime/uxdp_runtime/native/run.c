@@ -52,6 +52,11 @@ __attribute__((weak)) bool uxdp_redirects(void)
 	return true;
 }
 
+__attribute__((weak)) bool uxdp_asks_for_room(void)
+{
+	return true;
+}
+
 __attribute__((weak)) bool uxdp_asks_for_frame(void)
 {
 	return true;
@@ -127,7 +132,12 @@ void uxdp_run_timers(u64 now_ns)
 		burst_ends();
 }
 
-UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n)
+/* Bits that any verdict has, and those that all have: where these are the same, so are verdicts. */
+struct verdicts {
+	u32 any, all;
+};
+
+UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n, struct verdicts *verdicts)
 {
 	for (u32 i = 0; i < n; i++) {
 		struct uxdp_frame *frame = &frames[i];
@@ -147,11 +157,15 @@ UXDP_INLINE void run_frames(struct uxdp_frame *frames, u32 n)
 		frame->verdict = uxdp_program(frame);
 		if (uxdp_has_onward() && uxdp_worker.runs_onward && frame->verdict == XDP_REDIRECT)
 			go_onward(frame);
+		verdicts->any |= frame->verdict;
+		verdicts->all &= frame->verdict;
 	}
 }
 
-void uxdp_run(struct uxdp_frame *frames, u32 n)
+u32 uxdp_run(struct uxdp_frame *frames, u32 n)
 {
+	struct verdicts verdicts = {.any = 0, .all = ~0u};
+
 	clock_begin_burst();
 	uxdp_worker.burst = frames;
 	if (uxdp_asks_for_memory())
@@ -167,16 +181,17 @@ void uxdp_run(struct uxdp_frame *frames, u32 n)
 			timers_run(now, TIMERS_AT_ONCE);
 	}
 	if (!uxdp_looks_ahead()) {
-		run_frames(frames, n);
+		run_frames(frames, n, &verdicts);
 	} else {
 		for (u32 done = 0; done < n; done += UXDP_GROUP) {
 			u32 group = n - done < UXDP_GROUP ? n - done : UXDP_GROUP;
 
 			if (uxdp_ahead_pays())
 				look_ahead(&frames[done], group);
-			run_frames(&frames[done], group);
+			run_frames(&frames[done], group, &verdicts);
 		}
 	}
 	if (uxdp_has_inner_maps())
 		burst_ends();
+	return verdicts.any == verdicts.all ? verdicts.any : UXDP_VERDICTS_DIFFER;
 }

@@ -99,6 +99,8 @@ class DpdkQueue(ctypes.Structure):
         ("tail_bytes", ctypes.c_uint32),
         ("power", ctypes.c_uint32),
         ("wants_metadata", ctypes.c_uint32),
+        ("asks_for_room", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
         ("stack_fd", ctypes.c_int32),
         ("inject_fd", ctypes.c_int32),
         ("wake_fd", ctypes.c_int32),

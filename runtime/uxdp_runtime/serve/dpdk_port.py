@@ -340,6 +340,7 @@ class DpdkPortSet:
                 tail_bytes=TAIL_BYTES,
                 power=POWERS.index(self._options.power),
                 wants_metadata=asks_hardware,
+                asks_for_room=module.asks_for_room,
                 stack_fd=self._taps[number].fds[plan.queue_id] if number in self._taps else -1,
                 inject_fd=injector.fd if injector is not None else -1,
                 wake_fd=wake_fd,

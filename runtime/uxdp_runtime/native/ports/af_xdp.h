@@ -82,7 +82,7 @@ struct uxdp_queue {
 	const struct uxdp_map *maps;  /* the program's, by id: where broadcasts go */
 	u8 *whole; /* UXDP_WHOLE_BYTES; NULL: the program takes no frames of several buffers */
 	/* uxdp_run of the program that is served. */
-	void (*run)(struct uxdp_frame *frames, u32 n);
+	u32 (*run)(struct uxdp_frame *frames, u32 n);
 	/* CLOCK_MONOTONIC: when to run it, if need be on no frames; 0: that never matters. */
 	const u64 *next_timer_ns;
 	/* Whom to tell what hardware knows of frames; NULL: our program on the interface does not

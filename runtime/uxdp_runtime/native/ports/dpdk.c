@@ -25,32 +25,51 @@
 _Static_assert(RTE_PKTMBUF_HEADROOM + UXDP_DPDK_PRIVATE_BYTES >= UXDP_HEADROOM,
 	       "this DPDK is built with less headroom than XDP programs have");
 
-/* Describe a burst's frames, up to the first that does not lie in one mbuf of ours. */
-UXDP_INLINE u32 describe(const struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n,
-			 struct uxdp_frame *frames)
+/*
+ * Describe a burst's frames, up to the first that does not lie in one mbuf of ours, and all of
+ * these together. Of our mbufs the address says where all else is.
+ */
+UXDP_INLINE u32 describe_frames(const struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n,
+				struct uxdp_frame *frames, struct burst *burst, bool with_room)
 {
 	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
 	const struct rte_mempool *pool = port->pool;
 	u64 room = port->chunk_bytes - queue->tail_bytes;
+	struct burst all = {0};
+	u32 i;
 
-	for (u32 i = 0; i < n; i++) {
+	for (i = 0; i < n; i++) {
 		struct rte_mbuf *mbuf = mbufs[i];
 		struct uxdp_frame *frame = &frames[i];
 		u64 rearm = *(const u64 *)&mbuf->rearm_data;
-		u64 data = (u64)mbuf->buf_addr + (u16)rearm, end = data + mbuf->data_len;
-		u64 limit = (u64)(mbuf + 1) + room;
+		u32 len = mbuf->data_len;
+		u64 data = (u64)(mbuf + 1) + UXDP_DPDK_PRIVATE_BYTES + (u16)rearm, end = data + len;
 
 		if (unlikely((rearm & REARM_MASK) != REARM_SIMPLE || mbuf->pool != pool ||
 			     mbuf->ol_flags & APART_FLAGS))
-			return i;
+			break;
 		rte_prefetch0((const void *)data);
+		all.rx_bytes += len;
+		all.ol_flags |= mbuf->ol_flags;
 		frame->data = data;
 		frame->data_end = end;
 		frame->data_meta = data;
-		frame->hard_start = (u64)(mbuf + 1);
-		frame->limit = limit > end ? limit : end; /* it cannot grow, but shrink */
+		if (with_room) {
+			u64 limit = (u64)(mbuf + 1) + room;
+
+			frame->hard_start = (u64)(mbuf + 1);
+			frame->limit = limit > end ? limit : end; /* it cannot grow, but shrink */
+		}
 	}
-	return n;
+	*burst = all;
+	return i;
+}
+
+UXDP_INLINE u32 describe(const struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n,
+			 struct uxdp_frame *frames, struct burst *burst)
+{
+	return queue->asks_for_room ? describe_frames(queue, mbufs, n, frames, burst, true)
+				    : describe_frames(queue, mbufs, n, frames, burst, false);
 }
 
 /* What hardware knows of the frames, for bpf_xdp_metadata_rx_*. */
@@ -86,12 +105,11 @@ struct work {
 };
 
 UXDP_INLINE void serve_simple(struct uxdp_dpdk_queue *queue, struct work *work,
-			      struct rte_mbuf **mbufs, u32 n)
+			      struct rte_mbuf **mbufs, u32 n, const struct burst *burst)
 {
 	if (unlikely(queue->wants_metadata))
 		describe_metadata(queue, mbufs, n, work->frames, work->metadata);
-	queue->run(work->frames, n);
-	dispose(queue, &work->out, mbufs, work->frames, n);
+	dispose(queue, &work->out, mbufs, work->frames, n, burst, queue->run(work->frames, n));
 }
 
 UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, struct rte_mbuf *mbuf)
@@ -101,10 +119,11 @@ UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, str
 
 	if (len <= port->chunk_bytes - UXDP_HEADROOM - sizeof(struct rte_vlan_hdr)) {
 		struct rte_mbuf *copy = copy_frame(port, mbuf);
+		struct burst burst;
 
 		rte_pktmbuf_free(mbuf);
-		if (copy && describe(queue, &copy, 1, work->frames)) {
-			serve_simple(queue, work, &copy, 1);
+		if (copy && describe(queue, &copy, 1, work->frames, &burst)) {
+			serve_simple(queue, work, &copy, 1, &burst);
 			return;
 		}
 		rte_pktmbuf_free(copy);
@@ -126,20 +145,21 @@ UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, str
 UXDP_INLINE void serve_burst(struct uxdp_dpdk_queue *queue, struct work *work,
 			     struct rte_mbuf **mbufs, u32 n)
 {
-	u32 at = describe(queue, mbufs, n, work->frames);
+	struct burst burst;
+	u32 at = describe(queue, mbufs, n, work->frames, &burst);
 
 	if (likely(at == n)) {
-		serve_simple(queue, work, mbufs, n);
+		serve_simple(queue, work, mbufs, n, &burst);
 		return;
 	}
 	for (u32 first = 0;;) {
 		if (at)
-			serve_simple(queue, work, mbufs + first, at);
+			serve_simple(queue, work, mbufs + first, at, &burst);
 		first += at;
 		if (first == n)
 			return;
 		serve_apart(queue, work, mbufs[first++]);
-		at = describe(queue, mbufs + first, n - first, work->frames);
+		at = describe(queue, mbufs + first, n - first, work->frames, &burst);
 	}
 }
 
@@ -199,13 +219,17 @@ UXDP_INLINE u32 serve_turn(struct uxdp_dpdk_queue *queue, struct work *work, str
 	u32 n = rte_eth_rx_burst(port->port_id, queue->queue_id, mbufs, UXDP_DPDK_BURST);
 
 	if (n) {
-		u64 start = ticks_ns(ticks), now;
+		/* Where turns follow one another, what was received now has waited for the last. */
+		u64 start = ticks->served_ns ? ticks->served_ns : ticks_ns(ticks), now;
 
 		serve_burst(queue, work, mbufs, n);
 		now = ticks_ns(ticks);
 		queue->state->bursts++;
 		account_latency(queue->state, now - start, n);
 		account_work(queue->state, start, now);
+		ticks->served_ns = now;
+	} else {
+		ticks->served_ns = 0;
 	}
 	return n;
 }
@@ -218,8 +242,8 @@ void uxdp_dpdk_recover(struct uxdp_dpdk_queue *queue)
 
 void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 {
-	static __thread struct work work;
-	struct ticks ticks;
+	struct work work = {0}; /* no __thread: each access would ask where it is */
+	struct ticks ticks = {0};
 	u32 heartbeat_turns =
 	    queue->power == UXDP_POWER_POLL ? UXDP_HEARTBEAT_TURNS : UXDP_HEARTBEAT_PAUSES;
 	u64 stack_due = 0;

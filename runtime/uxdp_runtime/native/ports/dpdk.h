@@ -113,7 +113,7 @@ struct uxdp_dpdk_queue {
 	void **rings;		      /* struct rte_ring, by worker; NULL: no cpumap leads there */
 	u8 *whole; /* UXDP_DPDK_WHOLE_BYTES; NULL: no frames of several mbufs are taken */
 	/* uxdp_run of the program that is served. */
-	void (*run)(struct uxdp_frame *frames, u32 n);
+	u32 (*run)(struct uxdp_frame *frames, u32 n);
 	bool (*find_target)(const struct uxdp_map *maps, u32 num_maps,
 			    const struct uxdp_frame *frame, struct uxdp_target *target);
 	u32 (*next_device)(struct uxdp_devmap_walk *walk);
@@ -128,10 +128,12 @@ struct uxdp_dpdk_queue {
 	u32 tail_bytes;
 	u32 power;	    /* enum uxdp_power */
 	u32 wants_metadata; /* the program asks for what hardware knows of frames */
-	s32 stack_fd;	    /* a TAP queue, into the kernel's stack; -1: there is none */
-	s32 inject_fd;	    /* the injector program, the other way there; -1: there is none */
-	s32 wake_fd;	    /* readable when stop was set */
-	u8 *slots;	    /* UXDP_SLOTS_BYTES, if there is an injector */
+	u32 asks_for_room;  /* the program may move frames' ends */
+	u32 zero;
+	s32 stack_fd;  /* a TAP queue, into the kernel's stack; -1: there is none */
+	s32 inject_fd; /* the injector program, the other way there; -1: there is none */
+	s32 wake_fd;   /* readable when stop was set */
+	u8 *slots;     /* UXDP_SLOTS_BYTES, if there is an injector */
 	struct uxdp_cursor *cursor;
 	struct uxdp_transmitted *injected; /* what became of what was injected */
 };

@@ -75,7 +75,7 @@ static void send_whole(struct uxdp_dpdk_queue *queue, struct output *out,
 		lose(queue, UXDP_LOSS_NO_BUFFER);
 	} else if (frame->verdict == XDP_TX) {
 		out->transmitted.mbufs[0] = mbuf;
-		out->transmitted.rx_bytes[0] = rx_bytes;
+		out->transmitted.rx_lens[0] = rx_bytes;
 		out->transmitted.n = 1;
 		send_outgoing(queue, port, queue->queue_id, &out->transmitted, XDP_TX, rx_bytes);
 	} else if (redirect_frame(queue, out, mbuf, frame, rx_bytes)) {

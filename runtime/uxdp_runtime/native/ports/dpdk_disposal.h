@@ -14,8 +14,14 @@
 /* Frames for one TX queue. */
 struct outgoing {
 	u32 n;
-	u32 rx_bytes[UXDP_DPDK_BURST];
+	u32 rx_lens[UXDP_DPDK_BURST];
 	struct rte_mbuf *mbufs[UXDP_DPDK_BURST];
+};
+
+/* What a burst's frames were together when they were received. */
+struct burst {
+	u64 rx_bytes;
+	u64 ol_flags; /* of any */
 };
 
 struct output {
@@ -35,6 +41,9 @@ UXDP_INLINE void finish_frame(struct rte_mbuf *mbuf, const struct uxdp_frame *fr
 {
 	u64 data = frame->data, len = frame->data_end - data, buffer = (u64)mbuf->buf_addr;
 
+	mbuf->ol_flags = 0;
+	if (likely(data == buffer + mbuf->data_off && len == mbuf->data_len))
+		return;
 	if (unlikely(data < buffer)) {
 		memmove((void *)buffer, (const void *)data, len);
 		data = buffer;
@@ -42,7 +51,6 @@ UXDP_INLINE void finish_frame(struct rte_mbuf *mbuf, const struct uxdp_frame *fr
 	mbuf->data_off = data - buffer;
 	mbuf->data_len = len;
 	mbuf->pkt_len = len;
-	mbuf->ol_flags = 0;
 }
 
 /* Send frames by a queue; how many were taken. */
@@ -60,20 +68,32 @@ static u32 send_burst(const struct uxdp_dpdk_port *port, u32 queue_id, struct rt
 	return sent;
 }
 
-UXDP_INLINE void send_outgoing(struct uxdp_dpdk_queue *queue, const struct uxdp_dpdk_port *port,
-			       u32 queue_id, struct outgoing *outgoing, u32 verdict, u64 rx_bytes)
+/*
+ * Send frames by a queue, account for them, and free those that were not taken. How long they were
+ * when they were received is in rx_lens; NULL: they still are.
+ */
+UXDP_INLINE void transmit(struct uxdp_dpdk_queue *queue, const struct uxdp_dpdk_port *port,
+			  u32 queue_id, struct rte_mbuf **mbufs, const u32 *rx_lens, u32 n,
+			  u32 verdict, u64 rx_bytes)
 {
-	u32 sent = send_burst(port, queue_id, outgoing->mbufs, outgoing->n);
+	u32 sent = send_burst(port, queue_id, mbufs, n);
 
 	queue->state->verdict_frames[verdict] += sent;
-	for (u32 i = sent; unlikely(i < outgoing->n); i++) {
-		rx_bytes -= outgoing->rx_bytes[i];
+	for (u32 i = sent; unlikely(i < n); i++) {
+		rx_bytes -= rx_lens ? rx_lens[i] : mbufs[i]->data_len;
 		lose(queue, UXDP_LOSS_TX_RING_FULL);
-		rte_pktmbuf_free(outgoing->mbufs[i]);
+		rte_pktmbuf_free(mbufs[i]);
 	}
 	queue->state->verdict_bytes[verdict] += rx_bytes;
 	if (verdict == XDP_TX)
 		queue->state->tx_by_ring += sent;
+}
+
+UXDP_INLINE void send_outgoing(struct uxdp_dpdk_queue *queue, const struct uxdp_dpdk_port *port,
+			       u32 queue_id, struct outgoing *outgoing, u32 verdict, u64 rx_bytes)
+{
+	transmit(queue, port, queue_id, outgoing->mbufs, outgoing->rx_lens, outgoing->n, verdict,
+		 rx_bytes);
 	outgoing->n = 0;
 }
 
@@ -86,7 +106,7 @@ static void send_redirected(struct uxdp_dpdk_queue *queue, struct output *out)
 		u64 rx_bytes = 0;
 
 		for (u32 j = 0; j < outgoing->n; j++)
-			rx_bytes += outgoing->rx_bytes[j];
+			rx_bytes += outgoing->rx_lens[j];
 		send_outgoing(queue, port, queue->number % port->num_queues, outgoing, XDP_REDIRECT,
 			      rx_bytes);
 		out->ports_used &= out->ports_used - 1;
@@ -165,7 +185,7 @@ UXDP_COLD bool redirect_frame(struct uxdp_dpdk_queue *queue, struct output *out,
 		return true;
 	}
 	outgoing = &out->redirected[i];
-	outgoing->rx_bytes[outgoing->n] = rx_bytes;
+	outgoing->rx_lens[outgoing->n] = rx_bytes;
 	outgoing->mbufs[outgoing->n++] = mbuf;
 	out->ports_used |= 1u << i;
 	return false;
@@ -197,30 +217,53 @@ UXDP_COLD void sample_frames(struct uxdp_dpdk_queue *queue, const struct uxdp_fr
 		}
 }
 
-/* Dispose of frames that are one mbuf of our pool each, and nobody else's. */
-UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, struct rte_mbuf **mbufs,
-			 const struct uxdp_frame *frames, u32 n)
+/* Their refcnt is 1 and they have no next: what rte_pktmbuf_free would look at. */
+UXDP_INLINE void free_simple(const struct uxdp_dpdk_port *port, struct rte_mbuf **mbufs, u32 n)
+{
+	rte_mempool_put_bulk(port->pool, (void **)mbufs, n);
+}
+
+UXDP_INLINE void transmit_all(struct uxdp_dpdk_queue *queue, struct outgoing *outgoing,
+			      struct rte_mbuf **mbufs, const struct uxdp_frame *frames, u32 n,
+			      const struct burst *burst)
+{
+	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
+	const u32 *rx_lens = NULL;
+
+	if (queue->asks_for_room) {
+		for (u32 i = 0; i < n; i++) {
+			outgoing->rx_lens[i] = mbufs[i]->data_len;
+			finish_frame(mbufs[i], &frames[i]);
+		}
+		rx_lens = outgoing->rx_lens;
+	} else if (burst->ol_flags) {
+		for (u32 i = 0; i < n; i++)
+			mbufs[i]->ol_flags = 0;
+	}
+	transmit(queue, port, queue->queue_id, mbufs, rx_lens, n, XDP_TX, burst->rx_bytes);
+}
+
+/* Each frame where its own verdict says. */
+UXDP_INLINE void dispose_each(struct uxdp_dpdk_queue *queue, struct output *out,
+			      struct rte_mbuf **mbufs, const struct uxdp_frame *frames, u32 n)
 {
 	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
 	struct outgoing *transmitted = &out->transmitted;
-	u64 rx_bytes = 0, dropped_bytes = 0, transmitted_bytes = 0;
+	u64 dropped_bytes = 0, transmitted_bytes = 0;
 	u32 dropped = 0, num_freed = 0, num_transmitted = 0;
 
-	if (unlikely(queue->samples))
-		sample_frames(queue, frames, n);
 	for (u32 i = 0; i < n; i++) {
 		struct rte_mbuf *mbuf = mbufs[i];
 		u32 len = mbuf->data_len;
 
-		rx_bytes += len;
-		if (likely(frames[i].verdict == XDP_TX)) {
+		if (frames[i].verdict == XDP_TX) {
 			finish_frame(mbuf, &frames[i]);
 			transmitted_bytes += len;
-			transmitted->rx_bytes[num_transmitted] = len;
+			transmitted->rx_lens[num_transmitted] = len;
 			transmitted->mbufs[num_transmitted++] = mbuf;
 			continue;
 		}
-		if (likely(frames[i].verdict == XDP_DROP)) {
+		if (frames[i].verdict == XDP_DROP) {
 			dropped++;
 			dropped_bytes += len;
 		} else if (!dispose_other(queue, out, mbuf, &frames[i], len)) {
@@ -228,8 +271,6 @@ UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, stru
 		}
 		out->freed[num_freed++] = mbuf;
 	}
-	queue->state->rx_frames += n;
-	queue->state->rx_bytes += rx_bytes;
 	queue->state->verdict_frames[XDP_DROP] += dropped;
 	queue->state->verdict_bytes[XDP_DROP] += dropped_bytes;
 	if (num_transmitted) {
@@ -240,9 +281,28 @@ UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, stru
 		send_redirected(queue, out);
 	if (unlikely(out->passing.filled.n))
 		inject_passing(queue, &out->passing);
-	/* Their refcnt is 1 and they have no next: what rte_pktmbuf_free would look at. */
 	if (num_freed)
-		rte_mempool_put_bulk(port->pool, (void **)out->freed, num_freed);
+		free_simple(port, out->freed, num_freed);
+}
+
+/* Dispose of frames that are one mbuf of our pool each, and nobody else's. */
+UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, struct rte_mbuf **mbufs,
+			 const struct uxdp_frame *frames, u32 n, const struct burst *burst,
+			 u32 verdict)
+{
+	if (unlikely(queue->samples))
+		sample_frames(queue, frames, n);
+	queue->state->rx_frames += n;
+	queue->state->rx_bytes += burst->rx_bytes;
+	if (verdict == XDP_TX) {
+		transmit_all(queue, &out->transmitted, mbufs, frames, n, burst);
+	} else if (verdict == XDP_DROP) {
+		queue->state->verdict_frames[XDP_DROP] += n;
+		queue->state->verdict_bytes[XDP_DROP] += burst->rx_bytes;
+		free_simple(&queue->ports[queue->port], mbufs, n);
+	} else {
+		dispose_each(queue, out, mbufs, frames, n);
+	}
 }
 
 #endif

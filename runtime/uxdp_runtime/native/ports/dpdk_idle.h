@@ -32,6 +32,7 @@ struct ticks {
 	u64 base;
 	u64 base_ns;
 	u64 ns_per_tick; /* times 2^32 */
+	u64 served_ns;	 /* when the last turn's frames were disposed of; 0: it had none */
 };
 
 static void ticks_begin(struct ticks *ticks)
