@@ -3,7 +3,7 @@
     python -m tests.bench_dpdk [--seconds N] [--rounds N] [--json FILE] [--plot FILE]
 
 testpmd and uxdp take turns on one CPU. What there is to receive comes from net_null, which makes frames in the same
-thread, or through memif from a testpmd on the other CPU, which sends back what it gets, 512 frames in all. Both never
+thread, or through memif from a testpmd on the other CPU, which sends back what it gets, 896 frames in all. Both never
 sleep, so rates are frames by the CPU time of the thread that serves, and what else runs on the machine disturbs less;
 of a run the median second counts, of all rounds the median, and of what is promised the median of the rounds' ratios.
 Both have huge pages, which are reserved for the time: in usual ones, a frame's page is hardly ever in the TLB, so that
@@ -43,6 +43,7 @@ EAL = ("--in-memory", "--no-pci", "--no-telemetry", "-m", "512")
 HUGE_PAGES = 700  # of 2 MiB: for two of testpmd, or one and uxdp
 TESTPMD = ("--total-num-mbufs=16384", "--nb-cores=1")
 SERVING = ("--stats-period=1", "--burst=64")  # which is our burst
+BUFFERS = ("--chunk-bytes", "2048")  # as long as testpmd's
 CAPTURED_FLOWS = 4096  # net_pcap keeps them in mbufs
 MIN_MEMIF, MIN_NULL, MIN_DROP, MAX_START_SECONDS, PORT_COST = 0.95, 0.85, 0.95, 1.5, 0.15
 FUNCTIONS = {"l2_swap", "drop_all", "load_balancer"}
@@ -105,7 +106,7 @@ def by_uxdp(where: str, bundle: Path, vdev: str, *arguments: str) -> Measure:
     """Return what measures uxdp serve on the served CPU."""
 
     def measure(seconds: float) -> float:
-        flags = ("--pass", "none", "--lcores", str(SERVED_CPU), *arguments)
+        flags = ("--pass", "none", "--lcores", str(SERVED_CPU), *BUFFERS, *arguments)
         with serving_dpdk(where, bundle, *flags, name="bench", vdevs=[vdev]) as service:
             wait_until(lambda: service.totals()["rx"] > 0, "frames", MAX_IDLE_SECONDS)
             time.sleep(SETTLE_SECONDS)
@@ -140,9 +141,9 @@ def with_memif_peer(where: str, folder: Path, measure: Callable[[str], Measure])
 
 
 def send_first(peer: "subprocess.Popen[str]") -> None:
-    """Let a testpmd send 512 frames, and from then on what comes back."""
+    """Let a testpmd send 896 frames, and from then on what comes back: one of both rings is always well filled."""
     assert peer.stdin is not None
-    peer.stdin.write("set burst 64\nstart tx_first 8\n")
+    peer.stdin.write("set burst 64\nstart tx_first 14\n")
     peer.stdin.flush()
 
 
@@ -188,7 +189,7 @@ def variants(where: str, bundles: dict[str, Path], folder: Path) -> dict[str, Me
     swap, drop, balancer = (bundles[name] for name in ("l2_swap", "drop_all", "load_balancer"))
     capture = f"net_pcap0,rx_pcap={flow_capture(folder / 'flows.pcap')},infinite_rx=1"
     settings = [word for setting in BALANCER_MAPS for word in ("--set", setting)]
-    many = ("--chunks", "16384", "--chunk-bytes", "2048")
+    many = ("--chunks", "16384")
     return {
         "l2_swap, net_null, testpmd macswap": by_testpmd(where, "net_null0", "--forward-mode=macswap", "--auto-start"),
         "l2_swap, net_null, uxdp": by_uxdp(where, swap, "net_null0"),

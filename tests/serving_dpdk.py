@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.huge_pages import counting_on_huge_pages
 from tests.serving import START_SECONDS, RunningService, answers, end_service, packet_socket, wait_until
 from tests.veth import VethPair
 from uxdp_runtime.frames.capture import read_capture
@@ -50,11 +51,15 @@ def serving_dpdk(
     """Serve a bundle on virtual devices; it is ended afterwards, whatever happens."""
     log = bundle.with_name(f"{name}.log")
     command = serve_command(where, bundle, *vdev_arguments(vdevs), *arguments, name=name)
-    with log.open("w") as output:
+    with counting_on_huge_pages(), log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    service = RunningService(process, name, log)
+        service = RunningService(process, name, log)
+        try:
+            wait_until(lambda: answers(service), f"{name} serves: {log}", START_SECONDS, process)
+        except BaseException:
+            end_service(process)
+            raise
     try:
-        wait_until(lambda: answers(service), f"{name} serves: {log}", START_SECONDS, process)
         yield service
     finally:
         end_service(process)
@@ -63,7 +68,8 @@ def serving_dpdk(
 def refused(where: str, bundle: Path, *arguments: str, vdevs: Sequence[str] = ()) -> tuple[int, str]:
     """Serve what is refused; return the exit code and what was said."""
     command = serve_command(where, bundle, *vdev_arguments(vdevs), *arguments, name="refused")
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    with counting_on_huge_pages():
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return run.returncode, run.stderr
 
 

@@ -149,6 +149,12 @@ class NativeModule:
         return self._object.address("uxdp_run")
 
     @property
+    def run_mbufs_address(self) -> int:
+        """The address of ``uxdp_run_mbufs``; 0: the program asks for more than that gives it."""
+        takes = self._object.function("uxdp_takes_mbufs", ctypes.c_uint8)() & 1
+        return self._object.address("uxdp_run_mbufs") if takes else 0
+
+    @property
     def asks_for_room(self) -> bool:
         """Whether the program asks where frames' buffers begin or end; else it moves no end of a frame."""
         return bool(self._object.function("uxdp_asks_for_room", ctypes.c_uint8)() & 1)  # one bit is said

@@ -24,7 +24,7 @@ from .loader import undefined_names, with_absolute_symbols
 from .places import place_of
 
 NATIVE_FOLDER: Final = Path(__file__).parent.parent / "native"
-EXPORTED: Final = ("uxdp_run", "uxdp_asks_for_room")
+EXPORTED: Final = ("uxdp_run", "uxdp_asks_for_room", "uxdp_takes_mbufs", "uxdp_run_mbufs")
 # The libc functions that the native library and LLVM's own lowering call.
 LIBC: Final = (
     *(

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "maps/nested.h"
 #include "maps/prefetch.h"
+#include "mbufs.h"
 #include "onward.h"
 #include "timers.h"
 
@@ -194,4 +195,44 @@ u32 uxdp_run(struct uxdp_frame *frames, u32 n)
 	if (uxdp_has_inner_maps())
 		burst_ends();
 	return verdicts.any == verdicts.all ? verdicts.any : UXDP_VERDICTS_DIFFER;
+}
+
+bool uxdp_takes_mbufs(void)
+{
+	return !uxdp_asks_for_room() && !uxdp_asks_for_frame() && !uxdp_asks_for_memory() &&
+	       !uxdp_asks_kernel() && !uxdp_redirects() && !uxdp_makes_tail_calls() &&
+	       !uxdp_looks_ahead() && !uxdp_has_timers() && !uxdp_has_inner_maps() &&
+	       !uxdp_has_onward();
+}
+
+u32 uxdp_run_mbufs(struct uxdp_mbuf **mbufs, u32 n, const void *pool, struct uxdp_burst *burst)
+{
+	u64 rx_bytes = 0, ol_flags = 0;
+	u32 differ = 0, i;
+
+	if (!uxdp_takes_mbufs())
+		return 0;
+	clock_begin_burst();
+	for (i = 0; i < n; i++) {
+		struct uxdp_mbuf *mbuf = mbufs[i];
+		struct uxdp_frame frame = {
+		    .ingress_ifindex = burst->ingress_ifindex,
+		    .rx_queue_index = burst->rx_queue_index,
+		};
+
+		if (unlikely(!mbuf_is_simple(mbuf, pool)))
+			break;
+		frame.data = frame.data_meta = mbuf_data(mbuf);
+		frame.data_end = frame.data + mbuf->data_len;
+		rx_bytes += mbuf->data_len;
+		ol_flags |= mbuf->ol_flags;
+		clock_next_frame();
+		burst->verdicts[i] = uxdp_program(&frame);
+	}
+	burst->rx_bytes = rx_bytes;
+	burst->ol_flags = ol_flags;
+	for (u32 j = 0; j < i; j++)
+		differ |= burst->verdicts[j] ^ burst->verdicts[0];
+	burst->verdict = i && !differ ? burst->verdicts[0] : UXDP_VERDICTS_DIFFER;
+	return i;
 }

@@ -29,7 +29,7 @@ _USUAL: Final = (
     "rte_pmd_memif_probe(): Failed to register mp action callback",
 )
 _SPARE_MIB: Final = 48  # for rings, queues and whatever drivers allocate
-_MBUF_BYTES: Final = 256  # struct rte_mbuf, what a mempool keeps of each, and alignment
+_MBUF_BYTES: Final = 512  # struct rte_mbuf, headroom, what a mempool keeps of each, and alignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,19 @@
 #define UXDP_HEARTBEAT_TURNS 4096u
 #define UXDP_HEARTBEAT_PAUSES 256u
 
-/* rearm_data of an mbuf that is a frame's only one and has one owner; but for data_off and port. */
-#define REARM_MASK 0x0000ffffffff0000ull
-#define REARM_SIMPLE 0x0000000100010000ull
-#define APART_FLAGS (RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_RX_VLAN_STRIPPED)
+/* Whether mbufs are as programs that are run on them take them to be. */
+static const bool mbufs_are_known =
+    sizeof(struct rte_mbuf) == UXDP_MBUF_BYTES &&
+    offsetof(struct rte_mbuf, data_off) == offsetof(struct uxdp_mbuf, data_off) &&
+    offsetof(struct rte_mbuf, refcnt) == offsetof(struct uxdp_mbuf, refcnt) &&
+    offsetof(struct rte_mbuf, nb_segs) == offsetof(struct uxdp_mbuf, nb_segs) &&
+    offsetof(struct rte_mbuf, ol_flags) == offsetof(struct uxdp_mbuf, ol_flags) &&
+    offsetof(struct rte_mbuf, data_len) == offsetof(struct uxdp_mbuf, data_len) &&
+    offsetof(struct rte_mbuf, pool) == offsetof(struct uxdp_mbuf, pool) &&
+    UXDP_MBUF_APART_FLAGS ==
+	(RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_RX_VLAN_STRIPPED);
 
-_Static_assert(RTE_PKTMBUF_HEADROOM + UXDP_DPDK_PRIVATE_BYTES >= UXDP_HEADROOM,
+_Static_assert(RTE_PKTMBUF_HEADROOM + UXDP_MBUF_PRIVATE_BYTES >= UXDP_HEADROOM,
 	       "this DPDK is built with less headroom than XDP programs have");
 
 /*
@@ -30,43 +37,41 @@ _Static_assert(RTE_PKTMBUF_HEADROOM + UXDP_DPDK_PRIVATE_BYTES >= UXDP_HEADROOM,
  * these together. Of our mbufs the address says where all else is.
  */
 UXDP_INLINE u32 describe_frames(const struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n,
-				struct uxdp_frame *frames, struct burst *burst, bool with_room)
+				struct uxdp_frame *frames, struct uxdp_burst *burst, bool with_room)
 {
 	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
-	const struct rte_mempool *pool = port->pool;
 	u64 room = port->chunk_bytes - queue->tail_bytes;
-	struct burst all = {0};
+	u64 rx_bytes = 0, ol_flags = 0;
 	u32 i;
 
 	for (i = 0; i < n; i++) {
-		struct rte_mbuf *mbuf = mbufs[i];
+		const struct uxdp_mbuf *mbuf = (const struct uxdp_mbuf *)mbufs[i];
 		struct uxdp_frame *frame = &frames[i];
-		u64 rearm = *(const u64 *)&mbuf->rearm_data;
+		u64 data = mbuf_data(mbuf), buffer = (u64)mbuf + UXDP_MBUF_BYTES;
 		u32 len = mbuf->data_len;
-		u64 data = (u64)(mbuf + 1) + UXDP_DPDK_PRIVATE_BYTES + (u16)rearm, end = data + len;
+		u64 end = data + len;
 
-		if (unlikely((rearm & REARM_MASK) != REARM_SIMPLE || mbuf->pool != pool ||
-			     mbuf->ol_flags & APART_FLAGS))
+		if (unlikely(!mbuf_is_simple(mbuf, port->pool)))
 			break;
-		rte_prefetch0((const void *)data);
-		all.rx_bytes += len;
-		all.ol_flags |= mbuf->ol_flags;
+		rx_bytes += len;
+		ol_flags |= mbuf->ol_flags;
 		frame->data = data;
 		frame->data_end = end;
 		frame->data_meta = data;
 		if (with_room) {
-			u64 limit = (u64)(mbuf + 1) + room;
+			u64 limit = buffer + room;
 
-			frame->hard_start = (u64)(mbuf + 1);
+			frame->hard_start = buffer;
 			frame->limit = limit > end ? limit : end; /* it cannot grow, but shrink */
 		}
 	}
-	*burst = all;
+	burst->rx_bytes = rx_bytes;
+	burst->ol_flags = ol_flags;
 	return i;
 }
 
 UXDP_INLINE u32 describe(const struct uxdp_dpdk_queue *queue, struct rte_mbuf **mbufs, u32 n,
-			 struct uxdp_frame *frames, struct burst *burst)
+			 struct uxdp_frame *frames, struct uxdp_burst *burst)
 {
 	return queue->asks_for_room ? describe_frames(queue, mbufs, n, frames, burst, true)
 				    : describe_frames(queue, mbufs, n, frames, burst, false);
@@ -102,14 +107,42 @@ struct work {
 	struct uxdp_frame frames[UXDP_DPDK_BURST];
 	struct uxdp_rx_metadata metadata[UXDP_DPDK_BURST];
 	struct output out;
+	struct uxdp_burst burst;
 };
 
-UXDP_INLINE void serve_simple(struct uxdp_dpdk_queue *queue, struct work *work,
-			      struct rte_mbuf **mbufs, u32 n, const struct burst *burst)
+/* Frames that the program was run on in their mbufs are where they were. */
+UXDP_COLD void describe_afterwards(struct uxdp_dpdk_queue *queue, struct work *work,
+				   struct rte_mbuf **mbufs, u32 n)
 {
-	if (unlikely(queue->wants_metadata))
-		describe_metadata(queue, mbufs, n, work->frames, work->metadata);
-	dispose(queue, &work->out, mbufs, work->frames, n, burst, queue->run(work->frames, n));
+	struct uxdp_burst *burst = &work->burst;
+
+	describe(queue, mbufs, n, work->frames, burst);
+	for (u32 i = 0; i < n; i++)
+		work->frames[i].verdict = burst->verdicts[i];
+}
+
+/* Serve frames up to the first that does not lie in one mbuf of ours; how many there were. */
+UXDP_INLINE u32 serve_simple(struct uxdp_dpdk_queue *queue, struct work *work,
+			     struct rte_mbuf **mbufs, u32 n)
+{
+	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
+	struct uxdp_burst *burst = &work->burst;
+
+	if (queue->is_written_elsewhere)
+		for (u32 i = 0; i < n; i++)
+			rte_prefetch0((const void *)mbuf_data((struct uxdp_mbuf *)mbufs[i]));
+	if (mbufs_are_known && queue->run_mbufs) {
+		n = queue->run_mbufs((struct uxdp_mbuf **)mbufs, n, port->pool, burst);
+		if (burst->verdict != XDP_TX && burst->verdict != XDP_DROP)
+			describe_afterwards(queue, work, mbufs, n);
+	} else {
+		n = describe(queue, mbufs, n, work->frames, burst);
+		if (unlikely(queue->wants_metadata))
+			describe_metadata(queue, mbufs, n, work->frames, work->metadata);
+		burst->verdict = queue->run(work->frames, n);
+	}
+	dispose(queue, &work->out, mbufs, work->frames, n, burst);
+	return n;
 }
 
 UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, struct rte_mbuf *mbuf)
@@ -119,13 +152,10 @@ UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, str
 
 	if (len <= port->chunk_bytes - UXDP_HEADROOM - sizeof(struct rte_vlan_hdr)) {
 		struct rte_mbuf *copy = copy_frame(port, mbuf);
-		struct burst burst;
 
 		rte_pktmbuf_free(mbuf);
-		if (copy && describe(queue, &copy, 1, work->frames, &burst)) {
-			serve_simple(queue, work, &copy, 1, &burst);
+		if (copy && serve_simple(queue, work, &copy, 1))
 			return;
-		}
 		rte_pktmbuf_free(copy);
 		lose(queue, UXDP_LOSS_NO_BUFFER);
 	} else if (queue->whole && len <= UXDP_DPDK_WHOLE_BYTES - UXDP_HEADROOM) {
@@ -145,21 +175,12 @@ UXDP_COLD void serve_apart(struct uxdp_dpdk_queue *queue, struct work *work, str
 UXDP_INLINE void serve_burst(struct uxdp_dpdk_queue *queue, struct work *work,
 			     struct rte_mbuf **mbufs, u32 n)
 {
-	struct burst burst;
-	u32 at = describe(queue, mbufs, n, work->frames, &burst);
+	u32 at = serve_simple(queue, work, mbufs, n);
 
-	if (likely(at == n)) {
-		serve_simple(queue, work, mbufs, n, &burst);
-		return;
-	}
-	for (u32 first = 0;;) {
-		if (at)
-			serve_simple(queue, work, mbufs + first, at, &burst);
-		first += at;
-		if (first == n)
-			return;
-		serve_apart(queue, work, mbufs[first++]);
-		at = describe(queue, mbufs + first, n - first, work->frames, &burst);
+	while (unlikely(at < n)) {
+		serve_apart(queue, work, mbufs[at++]);
+		if (at < n)
+			at += serve_simple(queue, work, mbufs + at, n - at);
 	}
 }
 
@@ -257,6 +278,8 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 		work.frames[i].ingress_ifindex = queue->ports[queue->port].ifindex;
 		work.frames[i].rx_queue_index = queue->queue_id;
 	}
+	work.burst.ingress_ifindex = queue->ports[queue->port].ifindex;
+	work.burst.rx_queue_index = queue->queue_id;
 	can_sleep = prepare_to_sleep(queue);
 	while (goes_on(queue)) {
 		idle = serve_turn(queue, &work, &ticks) ? 0 : idle + 1;

@@ -31,8 +31,9 @@
 
 #include "port.h"
 
-#define UXDP_DPDK_BURST 64u
-#define UXDP_DPDK_PRIVATE_BYTES 128u /* with RTE_PKTMBUF_HEADROOM: UXDP_HEADROOM */
+#include "../mbufs.h"
+
+#define UXDP_DPDK_BURST UXDP_MBUFS
 #define UXDP_DPDK_PORTS 32u
 #define UXDP_DPDK_CPU_RING 1024u /* frames that wait for a worker, by cpumaps; a power of two */
 #define UXDP_DPDK_NAME_BYTES 64u
@@ -114,6 +115,9 @@ struct uxdp_dpdk_queue {
 	u8 *whole; /* UXDP_DPDK_WHOLE_BYTES; NULL: no frames of several mbufs are taken */
 	/* uxdp_run of the program that is served. */
 	u32 (*run)(struct uxdp_frame *frames, u32 n);
+	/* uxdp_run_mbufs of it; NULL: it does not take mbufs. */
+	u32 (*run_mbufs)(struct uxdp_mbuf **mbufs, u32 n, const void *pool,
+			 struct uxdp_burst *burst);
 	bool (*find_target)(const struct uxdp_map *maps, u32 num_maps,
 			    const struct uxdp_frame *frame, struct uxdp_target *target);
 	u32 (*next_device)(struct uxdp_devmap_walk *walk);
@@ -129,7 +133,9 @@ struct uxdp_dpdk_queue {
 	u32 power;	    /* enum uxdp_power */
 	u32 wants_metadata; /* the program asks for what hardware knows of frames */
 	u32 asks_for_room;  /* the program may move frames' ends */
-	u32 zero;
+	/* Frames come from a device or another CPU: their bytes are in no cache of ours yet, as
+	 * those are that a driver has copied. */
+	u32 is_written_elsewhere;
 	s32 stack_fd;  /* a TAP queue, into the kernel's stack; -1: there is none */
 	s32 inject_fd; /* the injector program, the other way there; -1: there is none */
 	s32 wake_fd;   /* readable when stop was set */

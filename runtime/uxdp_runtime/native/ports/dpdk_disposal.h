@@ -18,12 +18,6 @@ struct outgoing {
 	struct rte_mbuf *mbufs[UXDP_DPDK_BURST];
 };
 
-/* What a burst's frames were together when they were received. */
-struct burst {
-	u64 rx_bytes;
-	u64 ol_flags; /* of any */
-};
-
 struct output {
 	u32 num_freed;
 	struct rte_mbuf *freed[UXDP_DPDK_BURST]; /* of our pool, one buffer each */
@@ -225,7 +219,7 @@ UXDP_INLINE void free_simple(const struct uxdp_dpdk_port *port, struct rte_mbuf 
 
 UXDP_INLINE void transmit_all(struct uxdp_dpdk_queue *queue, struct outgoing *outgoing,
 			      struct rte_mbuf **mbufs, const struct uxdp_frame *frames, u32 n,
-			      const struct burst *burst)
+			      const struct uxdp_burst *burst)
 {
 	const struct uxdp_dpdk_port *port = &queue->ports[queue->port];
 	const u32 *rx_lens = NULL;
@@ -287,16 +281,15 @@ UXDP_INLINE void dispose_each(struct uxdp_dpdk_queue *queue, struct output *out,
 
 /* Dispose of frames that are one mbuf of our pool each, and nobody else's. */
 UXDP_INLINE void dispose(struct uxdp_dpdk_queue *queue, struct output *out, struct rte_mbuf **mbufs,
-			 const struct uxdp_frame *frames, u32 n, const struct burst *burst,
-			 u32 verdict)
+			 const struct uxdp_frame *frames, u32 n, const struct uxdp_burst *burst)
 {
 	if (unlikely(queue->samples))
 		sample_frames(queue, frames, n);
 	queue->state->rx_frames += n;
 	queue->state->rx_bytes += burst->rx_bytes;
-	if (verdict == XDP_TX) {
+	if (burst->verdict == XDP_TX) {
 		transmit_all(queue, &out->transmitted, mbufs, frames, n, burst);
-	} else if (verdict == XDP_DROP) {
+	} else if (burst->verdict == XDP_DROP) {
 		queue->state->verdict_frames[XDP_DROP] += n;
 		queue->state->verdict_bytes[XDP_DROP] += burst->rx_bytes;
 		free_simple(&queue->ports[queue->port], mbufs, n);

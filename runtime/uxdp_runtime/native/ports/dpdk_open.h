@@ -67,6 +67,11 @@ __attribute__((format(printf, 3, 4))) static s32 refuse(struct uxdp_dpdk_port *p
 	return error < 0 ? error : -EIO;
 }
 
+/*
+ * Behind their headroom buffers are chunk_bytes long, not with it: devices fill buffers whose
+ * length is a round number, and some take 1792 bytes for 1024; net_memif copies a frame at once if
+ * a buffer is as long as its own, 2048.
+ */
 static s32 make_pool(struct uxdp_dpdk_port *port)
 {
 	static u32 made;
@@ -77,8 +82,8 @@ static s32 make_pool(struct uxdp_dpdk_port *port)
 	if (cache > UXDP_DPDK_POOL_CACHE)
 		cache = UXDP_DPDK_POOL_CACHE;
 	port->pool =
-	    rte_pktmbuf_pool_create(name, port->num_mbufs, cache, UXDP_DPDK_PRIVATE_BYTES,
-				    port->chunk_bytes - UXDP_DPDK_PRIVATE_BYTES, port->socket);
+	    rte_pktmbuf_pool_create(name, port->num_mbufs, cache, UXDP_MBUF_PRIVATE_BYTES,
+				    port->chunk_bytes + RTE_PKTMBUF_HEADROOM, port->socket);
 	if (!port->pool)
 		return refuse(port, -rte_errno, "no memory for %u buffers of %u bytes: %s",
 			      port->num_mbufs, port->chunk_bytes, rte_strerror(rte_errno));
