@@ -213,6 +213,7 @@ u32 uxdp_run_mbufs(struct uxdp_mbuf **mbufs, u32 n, const void *pool, struct uxd
 	if (!uxdp_takes_mbufs())
 		return 0;
 	clock_begin_burst();
+#pragma clang loop unroll_count(2)
 	for (i = 0; i < n; i++) {
 		struct uxdp_mbuf *mbuf = mbufs[i];
 		struct uxdp_frame frame = {

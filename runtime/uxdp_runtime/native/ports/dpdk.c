@@ -290,9 +290,9 @@ void uxdp_dpdk_serve(struct uxdp_dpdk_queue *queue)
 
 			stack_due = rte_rdtsc() + pause * ticks.hz / NSEC_PER_SEC;
 		}
-		if (likely(!idle))
+		if (likely(idle < UXDP_EAGER_TURNS))
 			continue;
-		if (idle % heartbeat_turns == 1)
+		if (idle % heartbeat_turns == 0)
 			tell_alive(queue, &ticks);
 		if (unlikely(timer_is_due(queue, &ticks)))
 			queue->run(work.frames, 0);

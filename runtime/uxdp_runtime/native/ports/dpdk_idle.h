@@ -14,6 +14,7 @@
 
 #include <rte_interrupts.h>
 
+#define UXDP_EAGER_TURNS 8u    /* without frames, before anything but frames is looked after */
 #define UXDP_PAUSE_TURNS 2000u /* without frames, before it sleeps: some 40 us */
 #define UXDP_PAUSE_NS 50000    /* at first; a sleep takes longer than that: about as long again */
 #define UXDP_LONG_PAUSE_NS 400000
