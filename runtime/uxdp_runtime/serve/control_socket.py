@@ -28,6 +28,7 @@ _MAX_REQUEST_BYTES: Final = 4 << 20  # a bulk load is one request
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _CHUNK_BYTES: Final = 1 << 16
 _CLIENT_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 0.01
 RUN_FOLDER: Final = "UXDP_RUN_DIR"
 
 Handler = Callable[[Mapping[str, Any]], Any]
@@ -62,7 +63,7 @@ def ask(name: str, request: Mapping[str, Any]) -> Any:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_CLIENT_SECONDS)
-            client.connect(str(path))
+            _connect(client, path)
             client.sendall(json.dumps(request).encode() + b"\n")
             with client.makefile("rb") as stream:
                 line = stream.readline(_MAX_ANSWER_BYTES)
@@ -82,6 +83,20 @@ def ask(name: str, request: Mapping[str, Any]) -> Any:
     if "error" in answer:
         raise RemoteError(answer["error"])
     return answer["ok"]
+
+
+def _connect(client: socket.socket, path: Path) -> None:
+    """Connect, however many wait to be accepted: with a timeout, connect(2) does not wait for a full backlog."""
+    deadline = time.monotonic() + _CLIENT_SECONDS
+    while True:
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def services() -> list[str]:

@@ -4,7 +4,8 @@
  *
  * This is compiled on the user's machine, when DPDK is first served with, against the DPDK that is
  * installed there: rte_eth_rx_burst() and the like are inline functions of its headers. The network
- * function's own module is called once for each burst.
+ * function's own module is called once for each burst: on the mbufs themselves, if it needs but
+ * frames and maps (mbufs.h), else on descriptors of the frames.
  *
  * Whose memory is whose:
  * - EAL, its ports and mempools belong to the data process, and end with it;
