@@ -39,7 +39,7 @@ PEER_CPU, SERVED_CPU = 0, 1
 SETTLE_SECONDS = 0.5
 MAX_IDLE_SECONDS = 12  # testpmd waits for links up to 9
 CONNECTED_SECONDS = 3.0
-EAL = ("--in-memory", "--no-pci", "--no-telemetry", "-m", "512")
+EAL = ["--no-pci", "--no-telemetry", "-m", "512"]
 HUGE_PAGES = 700  # of 2 MiB: for two of testpmd, or one and uxdp
 TESTPMD = ("--total-num-mbufs=16384", "--nb-cores=1")
 SERVING = ("--stats-period=1", "--burst=64")  # which is our burst
@@ -260,10 +260,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="only variants whose names contain this")
+    parser.add_argument("--usual-pages", action="store_true", help="no huge pages, for either side")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, namespace() as where, reserved_huge_pages(HUGE_PAGES) as has_room:
+    EAL.extend(("--no-huge", "--no-shconf") if arguments.usual_pages else ("--in-memory",))
+    huge_pages = 0 if arguments.usual_pages else HUGE_PAGES
+    with tempfile.TemporaryDirectory() as name, namespace() as where, reserved_huge_pages(huge_pages) as has_room:
         if not has_room:
             print(
                 f"the kernel has no room for {HUGE_PAGES} huge pages of 2 MiB, which DPDK is measured with",

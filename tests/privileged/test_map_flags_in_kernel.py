@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.map_shapes import shape
 from uxdp_bundle.errors import UxdpError
 from uxdp_bundle.map_definitions import MAP_TYPES
 from uxdp_runtime import abi
@@ -20,15 +21,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("kernel")]
 
 SUPPORT = (Path(__file__).parents[2] / "SUPPORT.md").read_text().partition("## Maps\n")[2].partition("\n## ")[0]
 SUPPORTED = re.findall(r"^\| `(\w+)` \| yes \| \|$", SUPPORT, re.MULTILINE)
-# Key, value and elements, where a map of 4 elements of 4 bytes each will not do.
-SHAPES = {
-    "ringbuf": (0, 0, 4096),
-    "user_ringbuf": (0, 0, 4096),
-    "lpm_trie": (8, 4, 16),
-    "queue": (0, 4, 4),
-    "stack": (0, 4, 4),
-    "bloom_filter": (0, 4, 4),
-}
 NO_PREALLOC = 1 << 0  # which a trie must have
 ACCESS = {"user": 1 << 3 | 1 << 4, "program": 1 << 7 | 1 << 8}  # read-only and write-only at once is refused
 # Of a devmap: the kernel sets it itself, and refuses who asks for it.
@@ -38,7 +30,7 @@ NUM_FLAGS = 16
 
 
 def kernel_takes(kind: str, flags: int, inner: Map) -> bool:
-    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    key, value, entries = shape(kind)
     inner_fd = inner.fd if kind.endswith("_of_maps") else 0
     try:
         os.close(syscall.create_map(MAP_TYPES.index(kind), key, value, entries, flags=flags, inner_map_fd=inner_fd))
@@ -48,7 +40,7 @@ def kernel_takes(kind: str, flags: int, inner: Map) -> bool:
 
 
 def native_takes(kind: str, flags: int) -> bool:
-    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    key, value, entries = shape(kind)
     descriptor = abi.Map(
         kind=MAP_TYPES.index(kind), key_size=key, value_size=value, max_entries=entries, flags=flags, num_cpus=1
     )
@@ -70,7 +62,7 @@ def test_native_maps_have_the_flags_that_the_kernels_may_have(kind: str) -> None
 
 @pytest.mark.parametrize("kind", [kind for kind in SUPPORTED if not kind.endswith("_of_maps")])
 def test_inner_maps_that_the_kernel_takes_are_native_or_refused_with_a_reason(kind: str) -> None:
-    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    key, value, entries = shape(kind)
     flags = NO_PREALLOC if kind == "lpm_trie" else 0
     with Map.create(kind, key_size=key, value_size=value, max_entries=entries, flags=flags) as inner:
         taken = kernel_takes("array_of_maps", 0, inner)

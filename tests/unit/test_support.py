@@ -6,6 +6,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import pytest
 
+from tests.map_shapes import shape
 from uxdp_bundle.container import bundle_from_bytes
 from uxdp_bundle.errors import UnsupportedFeatureError
 from uxdp_bundle.helpers import HELPERS, NOT_FOR_XDP
@@ -25,15 +26,6 @@ CASES = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "c
 TEXT = (Path(__file__).parents[2] / "SUPPORT.md").read_text()
 ROWS = re.compile(r"^\| `(\w+)` \| (yes|refused) \|(?: [^|]*\|)?$", re.MULTILINE)
 REASONS = re.compile(r"^\| `(bpf_\w+)` \| refused \| ([^|]+) \|$", re.MULTILINE)
-# What a valid definition of a type looks like, where it is not a key and a value of 4 bytes.
-SHAPES = {
-    "ringbuf": (0, 0, 4096),
-    "user_ringbuf": (0, 0, 4096),
-    "lpm_trie": (8, 4, 16),
-    "queue": (0, 4, 4),
-    "stack": (0, 4, 4),
-    "bloom_filter": (0, 4, 4),
-}
 
 
 # Flags of maps that native code knows.
@@ -188,7 +180,7 @@ def minimal_object(minimal_image: bytes) -> bytes:
 
 @pytest.mark.parametrize(("kind", "supported"), _table("Maps").items(), ids=lambda value: str(value))
 def test_support_says_which_maps_have_a_store(minimal_object: bytes, kind: str, supported: bool) -> None:
-    key, value, entries = SHAPES.get(kind, (4, 4, 4))
+    key, value, entries = shape(kind)
     flags = 1 if kind == "lpm_trie" else 0  # BPF_F_NO_PREALLOC, which the kernel demands for a trie
     inner = MapDefinition("", "hash", 4, 4, 4, 0, pinning=False, inner=None) if kind.endswith("_of_maps") else None
     definition = MapDefinition("m", kind, key, value, entries, flags, pinning=False, inner=inner)

@@ -5,8 +5,7 @@
  * more than their frames and maps run as everywhere (run.c).
  *
  * struct uxdp_mbuf is the first cache line of DPDK's struct rte_mbuf, and the constants are
- * DPDK's: where the port is compiled, it is seen whether the DPDK that is installed still has them
- * (ports/dpdk.c), or else nothing of this is used.
+ * DPDK's: where the port is compiled against a DPDK that has others, it is refused (ports/dpdk.c).
  *
  * References: https://doc.dpdk.org/guides-22.11/prog_guide/mbuf_lib.html
  */
@@ -17,7 +16,6 @@
 
 #define UXDP_MBUF_BYTES 128u
 #define UXDP_MBUF_PRIVATE_BYTES 128u /* with RTE_PKTMBUF_HEADROOM: UXDP_HEADROOM */
-#define UXDP_MBUF_HEADROOM 128u
 
 /* refcnt and nb_segs of a frame's only mbuf, which has one owner; they are looked at as one word.
  */

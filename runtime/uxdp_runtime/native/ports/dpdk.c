@@ -17,18 +17,16 @@
 #define UXDP_HEARTBEAT_TURNS 4096u
 #define UXDP_HEARTBEAT_PAUSES 256u
 
-/* Whether mbufs are as programs that are run on them take them to be. */
-static const bool mbufs_are_known =
-    sizeof(struct rte_mbuf) == UXDP_MBUF_BYTES &&
-    offsetof(struct rte_mbuf, data_off) == offsetof(struct uxdp_mbuf, data_off) &&
-    offsetof(struct rte_mbuf, refcnt) == offsetof(struct uxdp_mbuf, refcnt) &&
-    offsetof(struct rte_mbuf, nb_segs) == offsetof(struct uxdp_mbuf, nb_segs) &&
-    offsetof(struct rte_mbuf, ol_flags) == offsetof(struct uxdp_mbuf, ol_flags) &&
-    offsetof(struct rte_mbuf, data_len) == offsetof(struct uxdp_mbuf, data_len) &&
-    offsetof(struct rte_mbuf, pool) == offsetof(struct uxdp_mbuf, pool) &&
-    UXDP_MBUF_APART_FLAGS ==
-	(RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_RX_VLAN_STRIPPED);
-
+_Static_assert(sizeof(struct rte_mbuf) == UXDP_MBUF_BYTES &&
+		   offsetof(struct rte_mbuf, data_off) == offsetof(struct uxdp_mbuf, data_off) &&
+		   offsetof(struct rte_mbuf, refcnt) == offsetof(struct uxdp_mbuf, refcnt) &&
+		   offsetof(struct rte_mbuf, nb_segs) == offsetof(struct uxdp_mbuf, nb_segs) &&
+		   offsetof(struct rte_mbuf, ol_flags) == offsetof(struct uxdp_mbuf, ol_flags) &&
+		   offsetof(struct rte_mbuf, data_len) == offsetof(struct uxdp_mbuf, data_len) &&
+		   offsetof(struct rte_mbuf, pool) == offsetof(struct uxdp_mbuf, pool) &&
+		   UXDP_MBUF_APART_FLAGS ==
+		       (RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_RX_VLAN_STRIPPED),
+	       "this DPDK's mbufs are not as native/mbufs.h has them");
 _Static_assert(RTE_PKTMBUF_HEADROOM + UXDP_MBUF_PRIVATE_BYTES >= UXDP_HEADROOM,
 	       "this DPDK is built with less headroom than XDP programs have");
 
@@ -131,7 +129,7 @@ UXDP_INLINE u32 serve_simple(struct uxdp_dpdk_queue *queue, struct work *work,
 	if (queue->is_written_elsewhere)
 		for (u32 i = 0; i < n; i++)
 			rte_prefetch0((const void *)mbuf_data((struct uxdp_mbuf *)mbufs[i]));
-	if (mbufs_are_known && queue->run_mbufs) {
+	if (queue->run_mbufs) {
 		n = queue->run_mbufs((struct uxdp_mbuf **)mbufs, n, port->pool, burst);
 		if (burst->verdict != XDP_TX && burst->verdict != XDP_DROP)
 			describe_afterwards(queue, work, mbufs, n);
