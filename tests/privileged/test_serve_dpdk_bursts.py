@@ -8,6 +8,7 @@ import pytest
 from tests.serving import wait_until
 from tests.serving_dpdk import captures, check_accounts, serving_dpdk, stop_and_count
 from uxdp_cc.build import BuildRequest, build
+from uxdp_runtime.ports.dpdk_abi import BURST
 
 pytestmark = [pytest.mark.kernel, pytest.mark.dpdk, pytest.mark.usefixtures("dpdk", "user")]
 
@@ -20,7 +21,7 @@ BURSTS: dict[str, Sequence[int]] = {
     "all passed": [PASS] * 300,
     "none known": [UNKNOWN] * 300,
     "mixed": [TX, DROP, DROP, PASS, ABORTED, TX, UNKNOWN] * 50,
-    "burst by burst": [TX] * 64 + [DROP] * 64 + [PASS] * 64 + [TX] * 128 + [DROP] * 100,
+    "burst by burst": [TX] * BURST + [DROP] * BURST + [PASS] * BURST + [TX] * 2 * BURST + [DROP] * 100,
 }
 
 

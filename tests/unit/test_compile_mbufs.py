@@ -12,6 +12,7 @@ from uxdp_runtime.compile.compiler import compile_object
 from uxdp_runtime.compile.program import program_source
 from uxdp_runtime.compile.targets import host_target
 from uxdp_runtime.native_module import FrameBatch, NativeModule
+from uxdp_runtime.ports.dpdk_abi import BURST
 from uxdp_runtime.stores import Stores, control_library
 
 HEAD = """
@@ -62,7 +63,7 @@ class Burst(ctypes.Structure):
         ("rx_bytes", ctypes.c_uint64),
         ("ol_flags", ctypes.c_uint64),
         ("verdict", ctypes.c_uint32),
-        ("verdicts", ctypes.c_uint32 * 64),
+        ("verdicts", ctypes.c_uint32 * BURST),
         ("ingress_ifindex", ctypes.c_uint32),
         ("rx_queue_index", ctypes.c_uint32),
     )
@@ -137,10 +138,10 @@ def test_mbufs_get_what_descriptors_get(verdicts: tuple[int, ...], tmp_path: Pat
 
 def test_a_burst_of_one_verdict_says_so(tmp_path: Path) -> None:
     module = loaded(PROGRAMS["swap"][0], tmp_path)
-    mbufs = Mbufs([bytes(14) + b"\x03" + bytes(45)] * 64)
+    mbufs = Mbufs([bytes(14) + b"\x03" + bytes(45)] * BURST)
     struct.pack_into("=Q", mbufs.memory[7], 24, HASHED)
     done, burst = mbufs.run(module)
-    assert (done, burst.verdict, burst.ol_flags, burst.rx_bytes) == (64, 3, HASHED, 64 * 60)
+    assert (done, burst.verdict, burst.ol_flags, burst.rx_bytes) == (BURST, 3, HASHED, BURST * 60)
 
 
 @pytest.mark.parametrize(

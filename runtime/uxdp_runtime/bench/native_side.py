@@ -18,7 +18,7 @@ from ..stores import Stores
 from .workload import HEAD_BYTES, FlowFrame
 
 EXPORTED: Final = ("uxdp_run", "uxdp_bench_run", "uxdp_bench_empty", "uxdp_bench_fill")
-BURST: Final = 64  # frames, as the ports have it
+BURST: Final = 64  # frames, as the AF_XDP port has it
 # Headroom, the longest frame and as much behind it: an odd number of cache lines, so that chunks do not all fall into
 # the same lines of a cache.
 CHUNK_BYTES: Final = 35 * 64

@@ -38,7 +38,7 @@ struct uxdp_mbuf {
 	const void *pool;
 };
 
-#define UXDP_MBUFS 64u /* in a burst, at most */
+#define UXDP_MBUFS 128u /* in a burst, at most */
 
 /* What a burst's frames were when they were received, and what the program said. */
 struct uxdp_burst {

@@ -8,7 +8,7 @@ NAME_BYTES: Final = 64  # UXDP_DPDK_NAME_BYTES
 XSTATS: Final = 256  # UXDP_DPDK_XSTATS
 ERROR_BYTES: Final = 256  # UXDP_DPDK_ERROR_BYTES
 WHOLE_BYTES: Final = 0x12000  # UXDP_DPDK_WHOLE_BYTES: where a frame of several mbufs is put together
-BURST: Final = 64  # UXDP_DPDK_BURST
+BURST: Final = 128  # UXDP_DPDK_BURST
 POWERS: Final = ("poll", "pause", "interrupt")  # enum uxdp_power
 
 
