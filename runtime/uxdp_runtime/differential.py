@@ -24,6 +24,7 @@ from itertools import islice, zip_longest
 from typing import Final, NamedTuple, Self
 
 from uxdp_bundle.manifest import MapDefinition
+from uxdp_bundle.map_definitions import BPF_F_WRONLY
 
 from .bpf.cpus import num_possible_cpus
 from .bpf.inner_maps import split_inner_name
@@ -46,17 +47,27 @@ from .steps import MapChange
 from .store import SEQUENCES
 from .stores import ControlLibrary, Store, Stores
 
-# Maps whose elements programs cannot write and that the comparison therefore leaves out.
-_REFERENCES: Final = frozenset(
-    {"prog_array", "devmap", "devmap_hash", "cpumap", "xskmap", "array_of_maps", "hash_of_maps"}
+_WRITE_ONLY: Final = "nobody but programs may read it"
+_REFERENCES: Final = ("prog_array", "devmap", "devmap_hash", "cpumap", "xskmap", "array_of_maps", "hash_of_maps")
+_CONSTANT, _READ, _RECORDS = (
+    "programs cannot change it",
+    "programs only read it",
+    "its records are compared, with the frames",
 )
+# Why the maps of some types are not compared in the end.
+_NOT_COMPARED: Final = {
+    **dict.fromkeys(_REFERENCES, _CONSTANT),
+    "user_ringbuf": _READ,
+    **dict.fromkeys(("ringbuf", "perf_event_array"), _RECORDS),
+    "bloom_filter": "nobody can list what is in it",
+}
+SEEN_OTHERWISE: Final = frozenset({_CONSTANT, _READ, _RECORDS})  # nothing of these maps stays unseen
 # The shadow's clock: every byte differs from those of a real time in ns since boot, now and for the next centuries.
 _SHADOW_CLOCK_NS: Final = 0x7A7B_7C7D_7E7F_7071
 _SHADOW_SEED: Final = 2
 # Their elements come in the same order on both sides.
 _ARRAYS: Final = frozenset({"array", "percpu_array"})
 _PIECE: Final = 4096
-_UNREADABLE: Final = frozenset({"ringbuf", "perf_event_array", "bloom_filter", "user_ringbuf"})
 _PER_CPU: Final = frozenset({"percpu_array", "percpu_hash", "lru_percpu_hash"})
 _PER_CPU_ALIGNMENT: Final = 8
 # Timers that are due within this time are waited for; what others will do cannot be compared.
@@ -95,7 +106,8 @@ class Differential:
     """A verified program and its native code, side by side. Use it as a context manager.
 
     ``left_out`` counts frames that depend on time or chance, ``targets_not_compared`` redirected frames by the reason;
-    ``maps_not_compared`` says why maps are not compared, if so.
+    ``maps_compared`` counts the maps that were compared in the end, sections of global data too; ``maps_not_compared``
+    names the others by the reason.
     """
 
     def __init__(self, compiled: CompiledProgram, control: ControlLibrary) -> None:
@@ -114,7 +126,8 @@ class Differential:
         self._sides = (self._native, self._burst, self._shadow)
         self._waiting: list[_Waiting] = []
         self.left_out = 0
-        self.maps_not_compared = ""
+        self.maps_compared = 0
+        self.maps_not_compared: dict[str, tuple[str, ...]] = {}
 
     @property
     def stores(self) -> Stores:
@@ -193,9 +206,14 @@ class Differential:
 
     def map_differences(self) -> Iterator[MapDifference]:
         """Yield the elements that differ now, map by map; those that differ only in bursts if there are no others."""
+        definitions = [store.definition for store in self.stores]
         if not self._settle_timers():
-            self.maps_not_compared = "timers start themselves again and again"
+            names = (*(definition.name for definition in definitions), *self.stores.sections)
+            self.maps_not_compared = {"timers start themselves again and again": names}
             return
+        self.maps_not_compared = maps_not_compared(definitions)
+        self.maps_compared = len(definitions) + len(self.stores.sections)
+        self.maps_compared -= sum(map(len, self.maps_not_compared.values()))
         found = False
         for item in self._map_differences(self._native.stores):
             found = True
@@ -217,7 +235,7 @@ class Differential:
     def _map_differences(self, stores: Stores) -> Iterator[MapDifference]:
         for store in (*stores, *stores.made()):
             definition = store.definition
-            if definition.type in _REFERENCES or definition.type in _UNREADABLE or not store.is_readable:
+            if _why_not_compared(definition):
                 continue
             alone = self.stores[definition.name]
             is_made = split_inner_name(definition.name) is not None
@@ -281,6 +299,20 @@ class Differential:
         last = waiting[-1]
         kernel, outcome = replace(last.kernel, records=expected), replace(outcomes[-1], records=records)
         return FrameDifference(last.number, last.frame, kernel, outcome, "ring-buffer records", in_bursts=True)
+
+
+def _why_not_compared(definition: MapDefinition) -> str:
+    """Return why a map's elements are not compared in the end; empty: they are."""
+    return _WRITE_ONLY if definition.flags & BPF_F_WRONLY else _NOT_COMPARED.get(definition.type, "")
+
+
+def maps_not_compared(definitions: Iterable[MapDefinition]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the maps whose elements are not compared in the end, by the reason."""
+    names: dict[str, tuple[str, ...]] = {}
+    for definition in definitions:
+        if reason := _why_not_compared(definition):
+            names[reason] = (*names.get(reason, ()), definition.name)
+    return names
 
 
 def _unfilled(definition: MapDefinition, value: bytes | None) -> bytes | None:

@@ -77,5 +77,5 @@ def assert_agreement_of(
             verdicts[verdict_name(outcome.verdict)] += 1
         differences = list(itertools.islice(sides.map_differences(), 3))
         assert differences == [], f"{name}: {differences}"
-        assert sides.maps_not_compared == ""
+        assert "timers" not in " ".join(sides.maps_not_compared)
     return verdicts

@@ -46,7 +46,8 @@ class Sides:
     judge: Callable[[int, Frame], tuple[Outcome, Outcome, str]]
     maps: tuple[MapDifference, ...] = ()
     left_out: int = 0
-    maps_not_compared: str = ""
+    maps_compared: int = 2
+    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
     verify_arguments: list[dict[str, Any]] = field(default_factory=list)
     filled: list[Mapping[str, list[tuple[bytes, bytes]]]] = field(default_factory=list)
@@ -135,13 +136,15 @@ def test_test_targets_and_records_are_counted(bundle: Path, sides: Sides) -> Non
 
     sides.judge = judge
     sides.left_out, sides.targets_not_compared = 3, {"CAP_SYS_ADMIN: missing": 5}
+    sides.maps_not_compared = {"programs cannot change it": ("devices",), "nobody may read it": ("one", "two")}
     result = run(bundle, "-n", 10)
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[:4] == [
+    assert result.stdout.splitlines()[:5] == [
         "settings: equal on 10 frames (REDIRECT 10)",
         "  compared verdicts, bytes, metadata, 5 redirect targets, 20 ring-buffer records, 2 maps",
         "  not compared: 3 frames, because what becomes of them depends on time or chance",
         "  not compared: 5 redirect targets: CAP_SYS_ADMIN: missing",
+        "  not compared: one, two: nobody may read it",
     ]
 
 

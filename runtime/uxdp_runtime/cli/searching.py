@@ -3,6 +3,9 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from uxdp_bundle.manifest import MapDefinition
+
+from ..differential import maps_not_compared
 from ..frames.generate import Frame
 from ..fuzz.case import Case, elements_of
 from ..fuzz.child import CrashError, in_child
@@ -15,11 +18,20 @@ from .shrinking import shrink_difference
 from .test_report import Report
 
 
-def run_case(trial: Trial, case: Case, contents: Contents, num_maps: int) -> Report:
+def run_case(trial: Trial, case: Case, contents: Contents, maps: Sequence[MapDefinition]) -> Report:
     """Run a case that was saved, with other elements in front of its own."""
     whole = Case((*elements_of(contents), *case.elements), case.steps)
     finding = trial.run_apart(whole)
-    return Report(trial.program, trial.origin, frames=len(whole.frames), finding=finding, num_maps=num_maps, case=whole)
+    apart = maps_not_compared(maps)
+    return Report(
+        trial.program,
+        trial.origin,
+        frames=len(whole.frames),
+        finding=finding,
+        maps_compared=len(maps) - sum(map(len, apart.values())),
+        maps_not_compared=apart,
+        case=whole,
+    )
 
 
 def fuzz_program(

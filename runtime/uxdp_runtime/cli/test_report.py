@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..differential import SEEN_OTHERWISE
 from ..fuzz.case import Case, case_json
 from ..fuzz.fuzzer import FuzzResult
 from ..fuzz.shrink import Shrunk
@@ -20,6 +21,7 @@ _IN_BURSTS: Final = ", but only when frames are run in bursts"
 class Report:
     """What came of one program.
 
+    ``maps_compared`` counts sections of global data, too; ``maps_not_compared`` names other maps by the reason.
     ``case`` is what led to ``finding``; ``shrunk`` the smallest such case, if one was looked for and ``finding`` came
     again; ``again`` says how to see it again.
     """
@@ -31,10 +33,10 @@ class Report:
     finding: Finding | None = None
     targets: int = 0
     records: int = 0
-    num_maps: int = 0
+    maps_compared: int = 0
     left_out: int = 0
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
-    maps_not_compared: str = ""
+    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     fuzz: FuzzResult | None = None
     case: Case | None = None
@@ -55,7 +57,7 @@ def print_report(report: Report, codecs: Mapping[str, MapCodec]) -> None:
     ran = f"{report.frames} frames ({verdicts})" if verdicts else f"{report.frames} frames"
     if found is None:
         output.say(f"{report.program}: equal on {ran}")
-        if report.num_maps or report.fuzz is None:
+        if report.maps_compared or report.fuzz is None:
             output.say(f"  compared {_compared(report)}")
     else:
         output.say(f"{report.program}: DIFFERENT: {_what(found)}, after {ran}")
@@ -82,7 +84,8 @@ def print_sum(reports: list[Report], seconds: float, *, filled: bool) -> None:
     what = f"{output.counted(len(reports), 'program')}, {output.counted(frames, 'frame')}"
     output.say(f"{what}, {seconds:.1f} s: {result}")
     for report in reports:
-        if report.equal and len(report.verdicts) == 1 and report.num_maps and not filled:
+        has_maps = report.maps_compared or report.maps_not_compared
+        if report.equal and len(report.verdicts) == 1 and has_maps and not filled:
             (verdict,) = report.verdicts
             output.note(f"{report.program}: {verdict} for every frame; if maps decide, fill them with --maps or --set")
 
@@ -114,7 +117,8 @@ def _program_json(report: Report, codecs: Mapping[str, MapCodec]) -> dict[str, A
         "not_run": dict(report.skipped),
         "frames_not_compared": report.left_out,
         "redirect_targets_not_compared": dict(report.targets_not_compared),
-        "maps_not_compared": report.maps_not_compared,
+        "maps_compared": report.maps_compared,
+        "maps_not_compared": dict(report.maps_not_compared),
     }
     if found is not None and found.change is not None:
         change = found.change
@@ -180,7 +184,11 @@ def _explored(fuzz: FuzzResult) -> str:
 
 def _compared(report: Report) -> str:
     """Say what was compared: verdicts, bytes and metadata, which every frame has, and what else there was."""
-    counts = ((report.targets, "redirect target"), (report.records, "ring-buffer record"), (report.num_maps, "map"))
+    counts = (
+        (report.targets, "redirect target"),
+        (report.records, "ring-buffer record"),
+        (report.maps_compared, "map"),
+    )
     return ", ".join(("verdicts, bytes, metadata", *(output.counted(*count) for count in counts if count[0])))
 
 
@@ -196,5 +204,6 @@ def _left_out(report: Report) -> Iterator[str]:
         yield f"not counted: {found} that did not come again from the same maps and frames, so depend on the moment"
     for reason, number in report.targets_not_compared.items():
         yield f"not compared: {output.counted(number, 'redirect target')}: {reason}"
-    if report.maps_not_compared:
-        yield f"not compared: {output.counted(report.num_maps, 'map')}: {report.maps_not_compared}"
+    for reason, names in report.maps_not_compared.items():
+        if reason not in SEEN_OTHERWISE:
+            yield f"not compared: {', '.join(names)}: {reason}"

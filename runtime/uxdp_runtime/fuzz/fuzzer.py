@@ -16,7 +16,7 @@ there are is a matter of time.
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -71,7 +71,7 @@ class FuzzResult:
     corpus: int = 0
     left_out: int = 0
     targets_not_compared: Counter[str] = field(default_factory=Counter)
-    maps_not_compared: str = ""
+    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unrepeated: int = 0
     finding: Finding | None = None
     case: Case | None = None
