@@ -13,7 +13,8 @@
 /* enum xdp_rss_hash_type, include/net/xdp.h: drivers of DPDK do not tell which fields it is of. */
 #define XDP_RSS_TYPE_NONE 0u
 #define UXDP_STACK_IDLE_NS                                                                         \
-	50000u /* how often the stack's frames are looked for if there are none */
+	50000u		     /* how often the stack's frames are looked for if there are none */
+#define UXDP_STACK_BURST 32u /* each takes a system call, and meanwhile the RX queue fills */
 #define UXDP_HEARTBEAT_TURNS 4096u
 #define UXDP_HEARTBEAT_PAUSES 256u
 
@@ -189,7 +190,7 @@ static u32 serve_stack(struct uxdp_dpdk_queue *queue)
 	struct rte_mbuf *mbuf;
 	u32 n = 0;
 
-	for (; n < UXDP_DPDK_BURST; n++) {
+	for (; n < UXDP_STACK_BURST; n++) {
 		ssize_t len;
 
 		mbuf = rte_pktmbuf_alloc(port->pool);
