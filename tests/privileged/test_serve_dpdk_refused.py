@@ -38,6 +38,7 @@ def interfaces(where: str) -> list[str]:
             NOT_SERVED,
             ["net_null0: 1025 queues are wanted", "--queues"],
         ),
+        (["--queues", "0-256", "--pass", "tap"], NULL, NOT_SERVED, ["a TAP interface has at most 256 queues"]),
         (["--queues", "1-2"], NULL, NOT_SERVED, ["all of a DPDK device's queues are served, from 0 on"]),
         (["--ifindex", "3=net_x"], NULL, USAGE, ["--ifindex: 'net_x' is no device that is served"]),
         (["--power", "interrupt"], NULL, NOT_SERVED, ["net_null0: net_null has no interrupts", "say --power pause"]),

@@ -23,6 +23,13 @@ _IFF_UP: Final = 1
 _ARPHRD_ETHER: Final = 1
 _IFNAMSIZ: Final = 16
 _IFREQ_BYTES: Final = 40
+_REMEDIES: Final = {
+    **dict.fromkeys(
+        (errno.EBUSY, errno.EEXIST, errno.EINVAL), "another interface is called so: end the service that has the device"
+    ),
+    errno.E2BIG: "a TAP interface has at most 256 queues: have fewer workers on the device",
+    errno.EPERM: "run as root, or with CAP_NET_ADMIN",
+}
 _BUSY_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.005
 
@@ -52,9 +59,7 @@ class Tap:
                 number,
                 f"the way into the kernel's stack cannot be made: {errno_text(number)}",
                 context=f"TAP interface {name}",
-                remedy="another interface is called so: does a service run on the device? or say --pass none"
-                if number in (errno.EBUSY, errno.EEXIST, errno.EINVAL)
-                else "load the module tun, or say --pass none",
+                remedy=f"{_REMEDIES.get(number, 'load the module tun')}, or say --pass none",
             ) from cause
 
     def __enter__(self) -> Self:
