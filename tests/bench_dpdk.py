@@ -1,6 +1,6 @@
 """``make bench-dpdk``: uxdp serve on DPDK against Debian's dpdk-testpmd, in one run, on the same cores.
 
-    python -m tests.bench_dpdk [--seconds N] [--rounds N] [--json FILE] [--plot FILE]
+    python -m tests.bench_dpdk [--seconds N] [--rounds N] [--burst N] [--json FILE] [--plot FILE]
 
 testpmd and uxdp take turns on one CPU. What there is to receive comes from net_null, which makes frames in the same
 thread, or through memif from a testpmd on the other CPU, which sends back what it gets, 896 frames in all. Both never
@@ -45,7 +45,8 @@ CONNECTED_SECONDS = 3.0
 EAL = ["--no-pci", "--no-telemetry", "-m", "512"]
 HUGE_PAGES = 700  # of 2 MiB: for two of testpmd, or one and uxdp
 TESTPMD = ("--total-num-mbufs=16384", "--nb-cores=1")
-SERVING = ("--stats-period=1", "--burst=64")
+SERVING = ["--stats-period=1"]
+FASTEST_BURST = 64
 LONGER_BURST = "--burst=128"
 BUFFERS = ("--chunk-bytes", "2048")  # as long as testpmd's
 CAPTURED_FLOWS = 4096  # net_pcap keeps them in mbufs
@@ -297,10 +298,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="only variants whose names contain this")
+    parser.add_argument("--burst", type=int, default=FASTEST_BURST, help="testpmd's, 64 unless told")
     parser.add_argument("--usual-pages", action="store_true", help="no huge pages, for either side")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    SERVING.append(f"--burst={arguments.burst}")
     EAL.extend(("--no-huge", "--no-shconf") if arguments.usual_pages else ("--in-memory",))
     huge_pages = 0 if arguments.usual_pages else HUGE_PAGES
     with tempfile.TemporaryDirectory() as name, namespace() as where, reserved_huge_pages(huge_pages) as has_room:
