@@ -47,7 +47,8 @@ HUGE_PAGES = 700  # of 2 MiB: for two of testpmd, or one and uxdp
 TESTPMD = ("--total-num-mbufs=16384", "--nb-cores=1")
 SERVING = ["--stats-period=1"]
 FASTEST_BURST = 64
-LONGER_BURST = "--burst=128"
+LONGER_BURST = "--burst=128"  # as ours
+LONGER = f"l2_swap, net_memif, testpmd {LONGER_BURST}"
 BUFFERS = ("--chunk-bytes", "2048")  # as long as testpmd's
 CAPTURED_FLOWS = 4096  # net_pcap keeps them in mbufs
 MIN_MEMIF, MIN_NULL, MIN_DROP, MAX_START_SECONDS, PORT_COST = 0.95, 0.85, 0.95, 1.5, 0.15
@@ -207,7 +208,7 @@ def variants(where: str, bundles: dict[str, Path], folder: Path) -> dict[str, Me
         "l2_swap, net_memif, testpmd macswap": with_memif_peer(
             where, folder, lambda vdev: by_testpmd(where, vdev, "--forward-mode=macswap", "--auto-start")
         ),
-        "l2_swap, net_memif, testpmd --burst=128": with_memif_peer(
+        LONGER: with_memif_peer(
             where, folder, lambda vdev: by_testpmd(where, vdev, LONGER_BURST, "--forward-mode=macswap", "--auto-start")
         ),
         "l2_swap, net_memif, uxdp": with_memif_peer(where, folder, lambda vdev: by_uxdp(where, swap, vdev)),
@@ -248,14 +249,20 @@ def same_distance(measures: dict[str, Measure], seconds: float, distance: Callab
 Promise = tuple[str, str, bool]
 
 
+def median_ratio(rounds: dict[str, list[float]], ours: str, theirs: str) -> float | None:
+    """Return the median of the rounds' ratios; None: one of both was not measured."""
+    if ours not in rounds or theirs not in rounds:
+        return None
+    return statistics.median(mine / other for mine, other in zip(rounds[ours], rounds[theirs], strict=True))
+
+
 def promises(rounds: dict[str, list[float]], program: dict[str, list[float]], start_seconds: float) -> list[Promise]:
     """Return what is promised, what was seen, and whether that keeps it; of what was measured."""
     kept: list[Promise] = []
 
     def ratio(what: str, peer: str, least: float) -> None:
-        ours, theirs = f"{what}, uxdp", f"{what}, {peer}"
-        if ours in rounds and theirs in rounds:
-            seen = statistics.median(mine / other for mine, other in zip(rounds[ours], rounds[theirs], strict=True))
+        seen = median_ratio(rounds, f"{what}, uxdp", f"{what}, {peer}")
+        if seen is not None:
             kept.append((f"{what}: uxdp / {peer} >= {least}", f"{seen:.2f}", seen >= least))
 
     ratio("l2_swap, net_memif", "testpmd macswap", MIN_MEMIF)
@@ -348,6 +355,9 @@ def main() -> int:
     print()
     for text, seen, holds in kept:
         print(f"{'kept  ' if holds else 'MISSED'}  {text}: {seen}")
+    longer = median_ratio(rounds, "l2_swap, net_memif, uxdp", LONGER)
+    if longer is not None:
+        print(f"beside  l2_swap, net_memif: uxdp / testpmd {LONGER_BURST}: {longer:.2f}")
     if arguments.json:
         told = [{"what": text, "seen": seen, "kept": holds} for text, seen, holds in kept]
         document: dict[str, Any] = {"mpps": medians, "rounds": rounds, "program_ns": program, "promises": told}

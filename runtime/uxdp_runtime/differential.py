@@ -19,7 +19,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from typing import Final, NamedTuple, Self
 
@@ -61,6 +61,7 @@ _NOT_COMPARED: Final = {
     **dict.fromkeys(("ringbuf", "perf_event_array"), _RECORDS),
     "bloom_filter": "nobody can list what is in it",
 }
+TIMERS_GO_ON: Final = "timers start themselves again and again"
 SEEN_OTHERWISE: Final = frozenset({_CONSTANT, _READ, _RECORDS})  # nothing of these maps stays unseen
 # The shadow's clock: every byte differs from those of a real time in ns since boot, now and for the next centuries.
 _SHADOW_CLOCK_NS: Final = 0x7A7B_7C7D_7E7F_7071
@@ -102,12 +103,19 @@ class ChangeDifference:
     native: int
 
 
+@dataclass(frozen=True, slots=True)
+class MapsCompared:
+    """How many maps were compared in the end, sections of global data too, and the names of others, by the reason."""
+
+    number: int = 0
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 class Differential:
     """A verified program and its native code, side by side. Use it as a context manager.
 
     ``left_out`` counts frames that depend on time or chance, ``targets_not_compared`` redirected frames by the reason;
-    ``maps_compared`` counts the maps that were compared in the end, sections of global data too; ``maps_not_compared``
-    names the others by the reason.
+    ``maps`` says which maps were compared in the end.
     """
 
     def __init__(self, compiled: CompiledProgram, control: ControlLibrary) -> None:
@@ -126,8 +134,7 @@ class Differential:
         self._sides = (self._native, self._burst, self._shadow)
         self._waiting: list[_Waiting] = []
         self.left_out = 0
-        self.maps_compared = 0
-        self.maps_not_compared: dict[str, tuple[str, ...]] = {}
+        self.maps = MapsCompared()
 
     @property
     def stores(self) -> Stores:
@@ -209,11 +216,14 @@ class Differential:
         definitions = [store.definition for store in self.stores]
         if not self._settle_timers():
             names = (*(definition.name for definition in definitions), *self.stores.sections)
-            self.maps_not_compared = {"timers start themselves again and again": names}
+            self.maps = MapsCompared(apart={TIMERS_GO_ON: names})
             return
-        self.maps_not_compared = maps_not_compared(definitions)
-        self.maps_compared = len(definitions) + len(self.stores.sections)
-        self.maps_compared -= sum(map(len, self.maps_not_compared.values()))
+        apart: dict[str, tuple[str, ...]] = {}
+        for definition in definitions:
+            if reason := _why_not_compared(definition):
+                apart[reason] = (*apart.get(reason, ()), definition.name)
+        number = len(definitions) + len(self.stores.sections) - sum(map(len, apart.values()))
+        self.maps = MapsCompared(number, apart)
         found = False
         for item in self._map_differences(self._native.stores):
             found = True
@@ -304,15 +314,6 @@ class Differential:
 def _why_not_compared(definition: MapDefinition) -> str:
     """Return why a map's elements are not compared in the end; empty: they are."""
     return _WRITE_ONLY if definition.flags & BPF_F_WRONLY else _NOT_COMPARED.get(definition.type, "")
-
-
-def maps_not_compared(definitions: Iterable[MapDefinition]) -> dict[str, tuple[str, ...]]:
-    """Return the names of the maps whose elements are not compared in the end, by the reason."""
-    names: dict[str, tuple[str, ...]] = {}
-    for definition in definitions:
-        if reason := _why_not_compared(definition):
-            names[reason] = (*names.get(reason, ()), definition.name)
-    return names
 
 
 def _unfilled(definition: MapDefinition, value: bytes | None) -> bytes | None:

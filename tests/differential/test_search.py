@@ -112,8 +112,9 @@ def test_fuzz_without_a_difference_says_how_far_it_got(run: Run) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("fuzz_target: equal on ")
-    assert " edges reached, by " in lines[1]
-    assert " frames/s; " in lines[1]
+    assert lines[1] == "  compared verdicts, bytes, metadata, 2 maps"
+    assert " edges reached, by " in lines[2]
+    assert " frames/s; " in lines[2]
     runs = [run_json(run, "test", bundle, "--fuzz", 1, "--seed", 3)["programs"][0]["fuzz"] for _ in range(2)]
     assert all(one["inputs"] > 100 and one["changes"] > 10 for one in runs)
 

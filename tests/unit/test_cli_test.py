@@ -20,7 +20,7 @@ from uxdp_runtime.cli import main, output
 from uxdp_runtime.cli import test as test_module
 from uxdp_runtime.compile import program as program_module
 from uxdp_runtime.compile.program import Origin
-from uxdp_runtime.differential import FrameDifference
+from uxdp_runtime.differential import FrameDifference, MapsCompared
 from uxdp_runtime.frames.capture import read_capture
 from uxdp_runtime.frames.capture_writer import CaptureWriter
 from uxdp_runtime.frames.generate import Frame
@@ -44,10 +44,9 @@ class Sides:
     """A Differential that finds what it is told to."""
 
     judge: Callable[[int, Frame], tuple[Outcome, Outcome, str]]
-    maps: tuple[MapDifference, ...] = ()
+    differing: tuple[MapDifference, ...] = ()
     left_out: int = 0
-    maps_compared: int = 2
-    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: MapsCompared = field(default_factory=lambda: MapsCompared(2))
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
     verify_arguments: list[dict[str, Any]] = field(default_factory=list)
     filled: list[Mapping[str, list[tuple[bytes, bytes]]]] = field(default_factory=list)
@@ -69,7 +68,7 @@ class Sides:
             yield frame, kernel, FrameDifference(number, frame, kernel, native, what) if what else None
 
     def map_differences(self) -> Iterator[MapDifference]:
-        return iter(self.maps)
+        return iter(self.differing)
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def test_test_targets_and_records_are_counted(bundle: Path, sides: Sides) -> Non
 
     sides.judge = judge
     sides.left_out, sides.targets_not_compared = 3, {"CAP_SYS_ADMIN: missing": 5}
-    sides.maps_not_compared = {"programs cannot change it": ("devices",), "nobody may read it": ("one", "two")}
+    sides.maps = MapsCompared(2, {"programs cannot change it": ("devices",), "nobody may read it": ("one", "two")})
     result = run(bundle, "-n", 10)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[:5] == [
@@ -187,7 +186,7 @@ def test_test_other_record_is_shown(bundle: Path, sides: Sides) -> None:
 
 def test_test_element_that_differs_is_shown_by_its_fields(bundle: Path, sides: Sides) -> None:
     kernel, native = (COPY.pack(1, limit, 2, -3, 1, high, b"abc", 1, 9) for limit, high in ((64, 2), (65, 3)))
-    sides.maps = (
+    sides.differing = (
         MapDifference("copies", bytes(4), kernel, native, native),
         MapDifference(".bss", bytes(4), bytes(8), b"\5" + bytes(7), b"\5" + bytes(7)),
     )
@@ -206,7 +205,7 @@ def test_test_element_that_differs_is_shown_by_its_fields(bundle: Path, sides: S
 
 def test_test_differences_in_bursts_alone_say_so(bundle: Path, sides: Sides) -> None:
     kernel, native = (COPY.pack(1, limit, 2, -3, 1, 2, b"abc", 1, 9) for limit in (64, 65))
-    sides.maps = (MapDifference("copies", bytes(4), kernel, native, native, in_bursts=True),)
+    sides.differing = (MapDifference("copies", bytes(4), kernel, native, native, in_bursts=True),)
     assert "1 element of maps, but only when frames are run in bursts, after 1000" in run(bundle).stdout
     document = json.loads(run(bundle, "--json").stdout)
     assert document["programs"][0]["maps"][0]["in_bursts"] is True
@@ -216,7 +215,7 @@ def test_test_word_of_time_is_no_field_that_differs(bundle: Path, sides: Sides) 
     kernel, native, blamed = (
         COPY.pack(seed, limit, 2, -3, 1, 2, b"abc", 1, 9) for seed, limit in ((1, 64), (2, 65), (1, 65))
     )
-    sides.maps = (MapDifference("copies", bytes(4), kernel, native, blamed),)
+    sides.differing = (MapDifference("copies", bytes(4), kernel, native, blamed),)
     stdout = run(bundle).stdout
     assert "limit: kernel 64, native 65" in stdout
     assert "seed" not in stdout
@@ -224,7 +223,7 @@ def test_test_word_of_time_is_no_field_that_differs(bundle: Path, sides: Sides) 
 
 def test_test_element_that_one_side_lacks_is_shown_whole(bundle: Path, sides: Sides) -> None:
     value = COPY.pack(1, 64, 2, -3, 1, 2, b"abc", 1, 9)
-    sides.maps = (MapDifference("copies", bytes(4), None, value, None),)
+    sides.differing = (MapDifference("copies", bytes(4), None, value, None),)
     stdout = run(bundle).stdout
     assert '    native  {"seed": 1, "limit": 64, ' in stdout
     assert "(not there in the kernel)" in stdout
@@ -232,7 +231,7 @@ def test_test_element_that_one_side_lacks_is_shown_whole(bundle: Path, sides: Si
 
 def test_test_difference_as_json_is_decoded(bundle: Path, sides: Sides) -> None:
     kernel, native = (COPY.pack(1, limit, 2, -3, 1, 2, b"abc", 1, 9) for limit in (64, 65))
-    sides.maps = (MapDifference("copies", bytes(4), kernel, native, native),)
+    sides.differing = (MapDifference("copies", bytes(4), kernel, native, native),)
     result = run(bundle, "--json", "-n", 5)
     assert result.exit_code == 1
     document = json.loads(result.stdout)

@@ -3,9 +3,6 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from uxdp_bundle.manifest import MapDefinition
-
-from ..differential import maps_not_compared
 from ..frames.generate import Frame
 from ..fuzz.case import Case, elements_of
 from ..fuzz.child import CrashError, in_child
@@ -18,18 +15,16 @@ from .shrinking import shrink_difference
 from .test_report import Report
 
 
-def run_case(trial: Trial, case: Case, contents: Contents, maps: Sequence[MapDefinition]) -> Report:
+def run_case(trial: Trial, case: Case, contents: Contents) -> Report:
     """Run a case that was saved, with other elements in front of its own."""
     whole = Case((*elements_of(contents), *case.elements), case.steps)
     finding = trial.run_apart(whole)
-    apart = maps_not_compared(maps)
     return Report(
         trial.program,
         trial.origin,
         frames=len(whole.frames),
         finding=finding,
-        maps_compared=len(maps) - sum(map(len, apart.values())),
-        maps_not_compared=apart,
+        maps=trial.maps,
         case=whole,
     )
 
@@ -72,7 +67,7 @@ def fuzz_program(
         finding=result.finding,
         left_out=result.left_out,
         targets_not_compared=result.targets_not_compared,
-        maps_not_compared=result.maps_not_compared,
+        maps=result.maps,
         fuzz=result,
         case=result.case,
     )

@@ -198,7 +198,7 @@ def test(
         for name in _programs(bound, program):
             trial = _trial(bound, name, values)
             if steps_file is not None:
-                report = run_case(trial, read_case(steps_file, codecs), contents, bound.facts.maps)
+                report = run_case(trial, read_case(steps_file, codecs), contents)
             elif fuzz_seconds is not None:
                 report = fuzz_program(
                     trial,
@@ -335,7 +335,7 @@ def _run(
             report.finding = Finding(report.frames, maps=maps) if maps else None
         report.left_out = sides.left_out
         report.targets_not_compared = dict(sides.targets_not_compared)
-        report.maps_compared, report.maps_not_compared = sides.maps_compared, sides.maps_not_compared
+        report.maps = sides.maps
     return report
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..differential import SEEN_OTHERWISE
+from ..differential import SEEN_OTHERWISE, MapsCompared
 from ..fuzz.case import Case, case_json
 from ..fuzz.fuzzer import FuzzResult
 from ..fuzz.shrink import Shrunk
@@ -21,7 +21,6 @@ _IN_BURSTS: Final = ", but only when frames are run in bursts"
 class Report:
     """What came of one program.
 
-    ``maps_compared`` counts sections of global data, too; ``maps_not_compared`` names other maps by the reason.
     ``case`` is what led to ``finding``; ``shrunk`` the smallest such case, if one was looked for and ``finding`` came
     again; ``again`` says how to see it again.
     """
@@ -33,10 +32,9 @@ class Report:
     finding: Finding | None = None
     targets: int = 0
     records: int = 0
-    maps_compared: int = 0
+    maps: MapsCompared = field(default_factory=MapsCompared)
     left_out: int = 0
     targets_not_compared: Mapping[str, int] = field(default_factory=dict)
-    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     fuzz: FuzzResult | None = None
     case: Case | None = None
@@ -57,8 +55,7 @@ def print_report(report: Report, codecs: Mapping[str, MapCodec]) -> None:
     ran = f"{report.frames} frames ({verdicts})" if verdicts else f"{report.frames} frames"
     if found is None:
         output.say(f"{report.program}: equal on {ran}")
-        if report.maps_compared or report.fuzz is None:
-            output.say(f"  compared {_compared(report)}")
+        output.say(f"  compared {_compared(report)}")
     else:
         output.say(f"{report.program}: DIFFERENT: {_what(found)}, after {ran}")
         if report.shrunk is not None and report.case is not None:
@@ -84,7 +81,7 @@ def print_sum(reports: list[Report], seconds: float, *, filled: bool) -> None:
     what = f"{output.counted(len(reports), 'program')}, {output.counted(frames, 'frame')}"
     output.say(f"{what}, {seconds:.1f} s: {result}")
     for report in reports:
-        has_maps = report.maps_compared or report.maps_not_compared
+        has_maps = report.maps.number or report.maps.apart
         if report.equal and len(report.verdicts) == 1 and has_maps and not filled:
             (verdict,) = report.verdicts
             output.note(f"{report.program}: {verdict} for every frame; if maps decide, fill them with --maps or --set")
@@ -117,8 +114,8 @@ def _program_json(report: Report, codecs: Mapping[str, MapCodec]) -> dict[str, A
         "not_run": dict(report.skipped),
         "frames_not_compared": report.left_out,
         "redirect_targets_not_compared": dict(report.targets_not_compared),
-        "maps_compared": report.maps_compared,
-        "maps_not_compared": dict(report.maps_not_compared),
+        "maps_compared": report.maps.number,
+        "maps_not_compared": dict(report.maps.apart),
     }
     if found is not None and found.change is not None:
         change = found.change
@@ -187,7 +184,7 @@ def _compared(report: Report) -> str:
     counts = (
         (report.targets, "redirect target"),
         (report.records, "ring-buffer record"),
-        (report.maps_compared, "map"),
+        (report.maps.number, "map"),
     )
     return ", ".join(("verdicts, bytes, metadata", *(output.counted(*count) for count in counts if count[0])))
 
@@ -204,6 +201,6 @@ def _left_out(report: Report) -> Iterator[str]:
         yield f"not counted: {found} that did not come again from the same maps and frames, so depend on the moment"
     for reason, number in report.targets_not_compared.items():
         yield f"not compared: {output.counted(number, 'redirect target')}: {reason}"
-    for reason, names in report.maps_not_compared.items():
+    for reason, names in report.maps.apart.items():
         if reason not in SEEN_OTHERWISE:
             yield f"not compared: {', '.join(names)}: {reason}"

@@ -16,13 +16,13 @@ there are is a matter of time.
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ..compile.program import compile_to_explore
-from ..differential import BURST_FRAMES, Differential
+from ..differential import BURST_FRAMES, Differential, MapsCompared
 from ..errors import ParameterError
 from ..frames.constants import Steering
 from ..frames.generate import Frame, generate
@@ -71,7 +71,7 @@ class FuzzResult:
     corpus: int = 0
     left_out: int = 0
     targets_not_compared: Counter[str] = field(default_factory=Counter)
-    maps_not_compared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: MapsCompared = field(default_factory=MapsCompared)
     unrepeated: int = 0
     finding: Finding | None = None
     case: Case | None = None
@@ -175,7 +175,7 @@ class Fuzzer:
                     found, history = self._epoch(sides, explorer, length, started)
                     result.left_out += sides.left_out
                     result.targets_not_compared += sides.targets_not_compared
-                    result.maps_not_compared = sides.maps_not_compared
+                    result.maps = sides.maps
             self._seen = explorer.seen
             result.edges, result.edges_reached = explorer.num_edges, explorer.edges_reached
             result.corpus = len(self._corpus.inputs)

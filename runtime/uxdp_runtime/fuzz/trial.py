@@ -11,7 +11,7 @@ from typing import Final
 from uxdp_bundle.binding import BoundBundle
 
 from ..compile.program import CompiledProgram, compile_program
-from ..differential import ChangeDifference, Differential, FrameDifference, native_cpus
+from ..differential import ChangeDifference, Differential, FrameDifference, MapsCompared, native_cpus
 from ..errors import BpfError, ParameterError
 from ..frames.generate import Frame
 from ..outcomes import MapDifference
@@ -98,6 +98,7 @@ class Trial:
         """
         self.program = program
         self.origin = ""  # of the code that was compiled last
+        self.maps = MapsCompared()  # of the case that was run last
         self.control = control
         self.cache_directory = cache_directory
         self._bound = bound
@@ -120,12 +121,14 @@ class Trial:
         """Run a case from fresh state; return the first difference."""
         with self.verified() as verified, Differential(self.compiled(verified), self.control) as sides:
             sides.fill(case.contents)
-            return run_steps(sides, case.steps)
+            finding = run_steps(sides, case.steps)
+            self.maps = sides.maps
+        return finding
 
     def run_apart(self, case: Case) -> Finding | None:
         """Run a case in a child process, where native code that crashes ends nothing else."""
         try:
-            finding, self.origin = in_child(lambda: (self.run(case), self.origin))
+            finding, self.origin, self.maps = in_child(lambda: (self.run(case), self.origin, self.maps))
         except CrashError as crash:
             return Finding(len(case.steps), crash=crash.signal)
         return finding
